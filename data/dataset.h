@@ -1,0 +1,54 @@
+// A data set as host arrays: per split and modality [N, T, d] float32, lengths, labels, ids.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace decalign {
+
+/// What a user did wrong with a file or an argument: one line that names the file, the key or array, and what was
+/// expected. Commands print it and exit with status 2.
+struct input_error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// One modality of one split.
+struct Sequences {
+  std::string name;              ///< "text", "audio", "vision", ...
+  int64_t count = 0;             ///< N
+  int64_t steps = 0;             ///< T (1 if the file's array is [N, d])
+  int64_t width = 0;             ///< d
+  std::vector<float> values;     ///< [N, T, d], row-major, finite after cleaning
+  std::vector<int32_t> lengths;  ///< [N], each in [0, T]; empty if the file gives none
+  int64_t cleaned = 0;           ///< how many NaN or infinite entries were set to 0
+
+  std::span<const float> sample(int64_t n) const {
+    return std::span(values).subspan(size_t(n * steps * width), size_t(steps * width));
+  }
+};
+
+/// One split: all modalities describe the same N samples, in the order text, audio, vision, then the others by name.
+struct Split {
+  std::vector<Sequences> modalities;
+  std::vector<float> labels;     ///< [N]; class indices as whole numbers; empty where the caller allowed unlabelled data
+  std::vector<std::string> ids;  ///< [N]
+
+  int64_t count() const { return modalities.empty() ? 0 : modalities.front().count; }
+};
+
+/// Named splits ("train", "valid", "test"). Every split has the same modalities with the same widths.
+struct Dataset {
+  std::map<std::string, Split> splits;
+  std::string labels_key;                    ///< "regression_labels" or "classification_labels"
+  std::optional<double> noise_floor_mae;     ///< only for generated data: MAE of the best possible predictor on test
+};
+
+/// Moves text, audio, vision to the front (in this order), the others after them by name.
+void sort_modalities(std::vector<Sequences>& modalities);
+
+}  // namespace decalign
