@@ -1,0 +1,48 @@
+#include "autograd/arena.h"
+
+#include <algorithm>
+#include <new>
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+constexpr size_t kAlignment = 64, kFirstBlock = size_t(1) << 20;
+}  // namespace
+
+void Arena::Free::operator()(std::byte* p) const {
+  ::operator delete[](p, std::align_val_t(kAlignment));
+}
+
+Arena::Block Arena::make_block(size_t size) {
+  Block block;
+  block.memory.reset(static_cast<std::byte*>(::operator new[](size, std::align_val_t(kAlignment))));
+  block.size = size;
+  return block;
+}
+
+std::span<std::byte> Arena::bytes(size_t n) {
+  const size_t rounded = (n + kAlignment - 1) / kAlignment * kAlignment;
+  if (blocks_.empty() || blocks_.back().size - blocks_.back().used < rounded)
+    blocks_.push_back(make_block(std::max({rounded, kFirstBlock, capacity()})));
+  Block& block = blocks_.back();
+  std::byte* start = block.memory.get() + block.used;
+  block.used += rounded;
+  return {start, n};
+}
+
+void Arena::reset() {
+  if (blocks_.size() > 1) {
+    size_t used = 0;
+    for (const Block& block : blocks_) used += block.used;
+    blocks_.clear();
+    blocks_.push_back(make_block(used));
+  }
+  if (!blocks_.empty()) blocks_.back().used = 0;
+}
+
+size_t Arena::capacity() const {
+  size_t total = 0;
+  for (const Block& block : blocks_) total += block.size;
+  return total;
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

@@ -1,0 +1,41 @@
+// Bump allocation for one training step: the same requests give the same addresses every step.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/types.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+class Arena {
+ public:
+  /// Uninitialised memory, 64-byte aligned, valid until reset().
+  std::span<std::byte> bytes(size_t n);
+
+  template <class T>
+  std::span<T> take(int64_t n) {
+    const auto memory = bytes(size_t(n) * sizeof(T));
+    return {reinterpret_cast<T*>(memory.data()), size_t(n)};
+  }
+
+  /// Forgets everything. A step that needed several blocks gets one block of the total size from
+  /// now on.
+  void reset();
+
+  size_t capacity() const;  ///< bytes held
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const;
+  };
+  struct Block {
+    std::unique_ptr<std::byte[], Free> memory;
+    size_t size = 0, used = 0;
+  };
+  static Block make_block(size_t size);
+  std::vector<Block> blocks_;
+};
+
+}  // namespace decalign::inline DECALIGN_REAL

@@ -1,0 +1,104 @@
+// The tape: what to do on the way back, in the order it happened on the way forward. Owns the
+// step's memory.
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <map>
+
+#include "autograd/arena.h"
+#include "autograd/device.h"
+#include "autograd/tensor.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+/// One step: allocate inputs, call ops, backward(loss), reset(). Ops are free functions f(tape,
+/// tensors...) -> tensor.
+class Tape {
+ public:
+  /// With `recording` false (evaluation) no tensor wants a gradient and nothing is remembered.
+  explicit Tape(Device device = {}, bool recording = true)
+      : device_(device), recording_(recording) {}
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  bool recording() const { return recording_; }
+  void set_recording(bool recording) { recording_ = recording; }
+
+  // ---- for ops ---------------------------------------------------------------------------------
+  /// A result, uninitialised, in this step's memory.
+  Tensor make(Shape shape, bool requires_grad);
+  /// Uninitialised memory until reset(): saved statistics, work space, index lists.
+  template <class T>
+  std::span<T> take(int64_t n) {
+    return values_.take<T>(n);
+  }
+  template <class T>
+  std::span<T> keep(std::span<const T> source) {
+    const auto copy = take<T>(std::ssize(source));
+    std::copy(source.begin(), source.end(), copy.begin());
+    return copy;
+  }
+  /// Runs f(backend) now.
+  template <class F>
+  decltype(auto) run(F&& f) const {
+    return device_.run(std::forward<F>(f));
+  }
+  /// Remembers f(backend) for the way back; forgotten at once if no output wants a gradient. It is
+  /// skipped if none of the outputs received one. Afterwards the outputs' gradients are released.
+  template <class F>
+  void record(std::initializer_list<Tensor> outputs, F f) {
+    std::vector<int> nodes;
+    for (const Tensor& t : outputs)
+      if (t.requires_grad()) nodes.push_back(t.node);
+    if (!nodes.empty())
+      steps_.push_back({std::move(nodes), [device = device_, f] { device.run(f); }});
+  }
+  /// The gradient that arrived at t (zeros if none did). Only inside a recorded step.
+  In grad(const Tensor& t) { return grad_sink(t); }
+  /// Where backward kernels add; zero-filled on first use; empty if t wants no gradient.
+  InOut grad_sink(const Tensor& t);
+
+  // ---- for their callers
+  // -------------------------------------------------------------------------
+  /// A tensor over memory of the caller's; its gradient is added to `grad` (empty: none is wanted).
+  Tensor leaf(Shape shape, Out value, InOut grad = {});
+  /// Copies host values in; no gradient.
+  Tensor constant(Shape shape, In value);
+
+  /// Seeds d(loss)/d(loss) = 1, runs the steps last to first, then forgets them; values stay until
+  /// reset(). Throws std::invalid_argument unless `loss` has one element and requires a gradient.
+  void backward(const Tensor& loss);
+  /// Forgets values, gradients and steps.
+  void reset();
+
+  size_t capacity() const {
+    return values_.capacity() + grads_.capacity();
+  }  ///< bytes of memory held
+
+ private:
+  struct Step {
+    std::vector<int> outputs;
+    std::function<void()> run;
+  };
+  struct Node {
+    int64_t size = 0;
+    InOut grad;
+    bool external = false;
+  };
+  Device device_;
+  bool recording_;
+  Arena values_, grads_;
+  std::multimap<int64_t, real*>
+      free_grads_;  // released gradients by size: the next op's are hot in cache
+  std::vector<Node> nodes_;
+  std::vector<Step> steps_;
+};
+
+/// True if any of the tensors wants a gradient.
+template <class... T>
+bool any_grad(const T&... tensors) {
+  return (tensors.requires_grad() || ...);
+}
+
+}  // namespace decalign::inline DECALIGN_REAL
