@@ -1,0 +1,109 @@
+// The loss terms: heterogeneous and homogeneous alignment, task, contrastive, and their sum.
+#include "autograd/contrastive.h"
+#include "autograd/gaussian_cost.h"
+#include "autograd/gmm.h"
+#include "autograd/mmd.h"
+#include "autograd/moments.h"
+#include "autograd/prototype.h"
+#include "autograd/sinkhorn.h"
+#include "autograd/task_loss.h"
+#include "autograd/weighted_sum.h"
+#include "model/step.h"
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+Reduction reduction(const std::string& name) { return name == "sum" ? Reduction::sum : Reduction::mean; }
+
+Tensor sum_of(Tape& tape, std::initializer_list<Tensor> terms) {
+  const std::vector<Tensor> list(terms);
+  return weighted_sum(tape, list, std::vector<double>(list.size(), 1.0));
+}
+
+TaskLoss task_kind(const Config& c) {
+  if (c.classification()) return TaskLoss::cross_entropy;
+  if (c.task_loss == "mse") return TaskLoss::mse;
+  return c.task_loss == "smooth_l1" || c.task_loss == "huber" ? TaskLoss::smooth_l1 : TaskLoss::mae;
+}
+
+}  // namespace
+
+// z_m = Linear(drop(relu(Linear(c_m)))) -> [M, B, pde_dim]
+Tensor Network::distribution_encoder(Step& step, const Tensor& pooled_common) {
+  const int64_t modalities = step.rows.modalities, batch = step.rows.batch, d = config_.width(), p = config_.pde_width();
+  const auto parts = [&](const char* layer, int64_t n) {
+    std::vector<MatmulPart> list;
+    for (int64_t m = 0; m < modalities; ++m) {
+      const std::string stem = "pde_" + modality_suffix(sizes_[active_[size_t(m)]].name) + layer;
+      MatmulPart part;
+      part.x_row = part.y_row = m * batch;
+      part.rows = batch;
+      part.n = n;
+      part.weight = parameters_.on(step.tape, stem + ".weight");
+      part.bias = parameters_.on(step.tape, stem + ".bias");
+      list.push_back(part);
+    }
+    return list;
+  };
+  Tensor c = pooled_common;
+  c.shape = {modalities * batch, d};
+  const MatmulEpilogue relu{true, step.dropout(config_.output_dropout)};
+  const Tensor hidden = matmul(step.tape, c, parts(".net.0", d), modalities * batch, d, relu);
+  Tensor z = matmul(step.tape, hidden, parts(".net.3", p), modalities * batch, p);
+  z.shape = {modalities, batch, p};
+  return z;
+}
+
+// L_hete = L_OT + L_proto on the pooled unique features, L_homo = L_sem + L_MMD on the encoded common ones.
+void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& pooled_common, Result& result) {
+  Tape& tape = step.tape;
+  const Config& c = config_;
+  GmmOptions gmm_options;
+  gmm_options.components = c.num_prototypes;
+  gmm_options.iterations = c.gmm_em_iters;
+  gmm_options.variance_floor = c.gmm_var_floor;
+  gmm_options.init = c.gmm_init == "kmeans++" ? GmmInit::kmeans_plus_plus : GmmInit::linspace;
+  gmm_options.seed = step.random ? step.random->seed + step.random->step : 0;
+  const Mixture mixture = gmm(tape, pooled_unique, gmm_options);
+
+  SinkhornOptions ot;
+  ot.log_domain = c.sinkhorn == "log";
+  ot.entropy = c.ot_entropy == "log" ? OtEntropy::log : OtEntropy::log_minus_one;
+  ot.gradient = c.ot_gradient == "envelope" ? OtGradient::envelope : OtGradient::unrolled;
+  ot.epsilon = std::max(c.lambda_ot, 1e-6);
+  ot.max_sweeps = c.ot_num_iters;
+  ot.tolerance = c.ot_tolerance;
+  const Tensor cost = gaussian_cost(tape, mixture.means, mixture.variances, reduction(c.hetero_cost_reduction));
+  const Transport transport = sinkhorn(tape, cost, mixture.marginals, ot);
+  result.transport = transport.report;
+
+  PrototypeOptions prototype;
+  prototype.feature = reduction(c.hetero_cost_reduction);
+  prototype.pairs = reduction(c.proto_reduction);
+  prototype.mahalanobis = c.local_proto_mahalanobis;
+  prototype.variance_floor = c.gmm_var_floor;
+  result.hete = sum_of(tape, {transport.value, prototype_calibration(tape, pooled_unique, mixture, prototype)});
+
+  const Tensor z = distribution_encoder(step, pooled_common);
+  result.homo = sum_of(tape, {moment_matching(tape, z, reduction(c.moment_loss)), mmd(tape, z, c.mmd_bandwidth)});
+}
+
+void Network::losses(Step& step, const Batch& batch, Result& result) {
+  Tape& tape = step.tape;
+  expect(std::ssize(batch.labels) == batch.count, "Network::forward: one label per sample");
+  TaskLossOptions task;
+  task.kind = task_kind(config_);
+  task.smooth_l1_beta = config_.smooth_l1_beta;
+  task.binary_task_weight = config_.classification() ? 0 : config_.binary_task_weight;
+  result.task = task_loss(tape, result.logits, batch.labels, class_weights_, task);
+
+  std::vector<int32_t> classes;
+  for (real y : batch.labels)
+    classes.push_back(config_.classification() ? int32_t(y) : sentiment_class(double(y)));
+  result.ct = contrastive(tape, result.final_rep, classes, config_.ct_temperature);
+  result.total =
+      weighted_sum(tape, std::vector<Tensor>{result.task, result.dec, result.hete, result.homo, result.ct},
+                   std::vector<double>{1, config_.dec_loss_weight, config_.alpha, config_.beta, config_.ct_weight});
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

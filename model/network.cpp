@@ -1,0 +1,177 @@
+#include "model/network.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/concat.h"
+#include "autograd/conv1d.h"
+#include "autograd/decoupling.h"
+#include "autograd/dropout.h"
+#include "autograd/mask.h"
+#include "autograd/pooling.h"
+#include "data/dataset.h"
+#include "model/layout.h"
+#include "model/step.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+Network::Network(const Config& config, std::vector<ModalitySize> sizes, const std::string& where)
+    : config_(config), sizes_(std::move(sizes)) {
+  if (sizes_.size() < 2)
+    throw input_error(where + ": DecAlign needs at least two modalities, the data has " +
+                      std::to_string(sizes_.size()));
+  const auto& names = config_.active_modalities;
+  for (const std::string& name : names)
+    if (std::none_of(sizes_.begin(), sizes_.end(), [&](const ModalitySize& s) { return s.name == name; }))
+      throw input_error(where + ": key \"active_modalities\" names \"" + name + "\", which the data does not have");
+  for (size_t m = 0; m < sizes_.size(); ++m) {
+    const ModalitySize& s = sizes_[m];
+    if (names.empty() || std::find(names.begin(), names.end(), s.name) != names.end()) active_.push_back(m);
+    const int64_t kernel = config_.kernel_size(s.name);
+    if (projected(m) && kernel > s.steps)
+      throw input_error(where + ": key \"conv1d_kernel_size_" + modality_suffix(s.name) + "\" is " +
+                        std::to_string(kernel) + ", longer than the " + std::to_string(s.steps) + " steps of " + s.name);
+  }
+  add_parameters();
+}
+
+void Network::add_parameters() {
+  const int64_t d = config_.width(), p = config_.pde_width();
+  const bool aligned = active_.size() == sizes_.size();
+  const auto is_active = [&](size_t m) { return std::find(active_.begin(), active_.end(), m) != active_.end(); };
+  const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool trained, bool zero_bias = false) {
+    const double bound = 1 / std::sqrt(double(in));
+    parameters_.add({name + ".weight", {out, in}, 0, bound, 0, trained});
+    parameters_.add({name + ".bias", {out}, 0, zero_bias ? 0 : bound, 0, trained});
+  };
+  const auto norm = [&](const std::string& name, bool trained) {
+    parameters_.add({name + ".weight", {d}, 0, 0, 1, trained});
+    parameters_.add({name + ".bias", {d}, 0, 0, 0, trained});
+  };
+  const auto suffix = [&](size_t m) { return modality_suffix(sizes_[m].name); };
+
+  for (size_t m = 0; m < sizes_.size(); ++m) {
+    const int64_t kernel = config_.kernel_size(sizes_[m].name), width = sizes_[m].width;
+    parameters_.add({"proj_" + suffix(m) + ".weight", {d, width, kernel}, 0, 1 / std::sqrt(double(width * kernel)), 0,
+                     is_active(m) && projected(m)});
+  }
+  for (size_t m = 0; m < sizes_.size(); ++m)
+    parameters_.add({"encoder_uni_" + suffix(m) + ".weight", {d, d, 1}, 0, 1 / std::sqrt(double(d)), 0, is_active(m)});
+  parameters_.add({"encoder_com.weight", {d, d, 1}, 0, 1 / std::sqrt(double(d))});
+  for (size_t m = 0; m < sizes_.size(); ++m) {
+    for (int64_t l = 0; l < config_.nlevels; ++l) {
+      const std::string layer = "trans_" + suffix(m) + ".layers." + std::to_string(l) + ".";
+      const bool t = is_active(m);
+      parameters_.add({layer + "self_attn.in_proj_weight", {3 * d, d}, 0, std::sqrt(6.0 / double(4 * d)), 0, t});
+      parameters_.add({layer + "self_attn.in_proj_bias", {3 * d}, 0, 0, 0, t});
+      linear(layer + "self_attn.out_proj", d, d, t, true);
+      norm(layer + "attn_layer_norm", t);
+      linear(layer + "fc1", 4 * d, d, t);
+      linear(layer + "fc2", d, 4 * d, t);
+      norm(layer + "final_layer_norm", t);
+    }
+  }
+  for (size_t m = 0; m < sizes_.size(); ++m) {
+    linear("pde_" + suffix(m) + ".net.0", d, d, aligned);
+    linear("pde_" + suffix(m) + ".net.3", p, d, aligned);
+  }
+  linear("out_layer", config_.outputs(), 2 * std::ssize(sizes_) * d, true);
+}
+
+// x_m -> projected rows [R, d]; sets the step's rows and mask.
+Tensor Network::project(Step& step, const Batch& batch) {
+  Tape& tape = step.tape;
+  const bool by_length = config_.mask_source == "lengths";
+  const int64_t modalities = std::ssize(active_), batch_size = batch.count;
+  std::vector<int64_t> lengths;
+  std::vector<const BatchModality*> inputs;
+  std::vector<bool> masked;
+  std::vector<Conv1dPart> parts;
+  int64_t shortest = INT64_MAX;
+  for (size_t m : active_) {
+    const BatchModality& input = batch.modalities[m];
+    const int64_t steps = input.steps - (projected(m) ? config_.kernel_size(sizes_[m].name) - 1 : 0);
+    shortest = std::min(shortest, steps);
+    for (int64_t b = 0; b < batch_size; ++b)
+      lengths.push_back(by_length ? std::min<int64_t>(input.lengths[size_t(b)], steps) : steps);
+    inputs.push_back(&input);
+    masked.push_back(sizes_[m].name != "text");
+    // Data: never written through and without a gradient.
+    const Out x(const_cast<real*>(input.x.data()), input.x.size());
+    Tensor features = tape.leaf({batch_size, input.steps, input.width}, x);
+    if (sizes_[m].name == "text") features = dropout(tape, features, step.dropout(config_.text_dropout));
+    const Tensor weight =
+        projected(m) ? parameters_.on(tape, "proj_" + modality_suffix(sizes_[m].name) + ".weight") : Tensor{};
+    parts.push_back({features, weight});
+  }
+  step.rows = make_rows(tape, modalities, batch_size, lengths);
+  Tensor x = conv1d(tape, step.rows, parts, config_.width());
+  if (!by_length && config_.use_sequence_mask) {
+    step.mask = zero_step_mask(tape, step.rows, inputs, masked);
+    x = mask_rows(tape, x, step.mask);
+  }
+  if (config_.temporal_length != 0) {
+    const int64_t steps = config_.temporal_length < 0 ? shortest : config_.temporal_length;
+    const Rows to = make_rows(tape, modalities, batch_size,
+                              std::vector<int64_t>(size_t(modalities * batch_size), steps));
+    x = temporal_pooling(tape, step.rows, to, x);
+    step.rows = to;
+    step.mask = {};
+  }
+  return x;
+}
+
+Result Network::forward(Tape& tape, const Batch& batch, const RandomState* random) {
+  expect(batch.count >= 1 && batch.modalities.size() == sizes_.size(), "Network::forward: modalities of the batch");
+  for (size_t m = 0; m < sizes_.size(); ++m) {
+    const BatchModality& input = batch.modalities[m];
+    expect(input.width == sizes_[m].width && std::ssize(input.x) == batch.count * input.steps * input.width &&
+               (config_.mask_source != "lengths" || std::ssize(input.lengths) == batch.count),
+           "Network::forward: sizes of the batch");
+  }
+  Step step{tape, random};
+  const int64_t d = config_.width();
+  const Tensor x = project(step, batch);
+  const int64_t total = step.rows.total();
+  const auto weight_of = [&](const std::string& stem) {
+    return [&, stem](size_t m) {
+      MatmulPart part;
+      part.weight = parameters_.on(tape, stem + modality_suffix(sizes_[active_[m]].name) + ".weight");
+      return part;
+    };
+  };
+  const Tensor unique = matmul(tape, x, step.per_modality(d, weight_of("encoder_uni_")), total, d);
+  MatmulPart shared;
+  shared.rows = total;
+  shared.n = d;
+  shared.weight = parameters_.on(tape, "encoder_com.weight");
+  const Tensor common = matmul(tape, x, std::span(&shared, 1), total, d);
+
+  Result result;
+  const std::vector<uint8_t> all(active_.size(), 1);
+  result.dec = decoupling(tape, step.rows, unique, common, all,
+                          config_.dec_loss == "cos_sum" ? DecouplingLoss::cos_sum : DecouplingLoss::cos2_mean);
+  const Tensor pooled_common = pooling(tape, step.rows, common, step.mask);
+  if (active_.size() == sizes_.size()) {
+    align(step, pooling(tape, step.rows, unique, step.mask), pooled_common, result);
+  } else {
+    result.hete = tape.constant({1}, std::vector<real>{0});
+    result.homo = tape.constant({1}, std::vector<real>{0});
+  }
+  const Tensor pooled_unique = pooling(tape, step.rows, transformers(step, unique), step.mask);
+
+  std::vector<uint8_t> active(sizes_.size(), 0);
+  for (size_t m : active_) active[m] = 1;
+  result.final_rep = concat(tape, std::vector<Tensor>{pooled_unique, pooled_common}, active);
+  MatmulPart head;
+  head.rows = batch.count;
+  head.n = config_.outputs();
+  head.weight = parameters_.on(tape, "out_layer.weight");
+  head.bias = parameters_.on(tape, "out_layer.bias");
+  const Tensor dropped = dropout(tape, result.final_rep, step.dropout(config_.output_dropout));
+  result.logits = matmul(tape, dropped, std::span(&head, 1), batch.count, head.n);
+  if (!batch.labels.empty()) losses(step, batch, result);
+  return result;
+}
+
+}  // namespace decalign::inline DECALIGN_REAL
