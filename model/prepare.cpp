@@ -67,10 +67,8 @@ Dataset open_dataset(const Config& config, const std::string& dataset, const std
     if (!config.feature_V.empty()) options.feature_files["vision"] = config.feature_V;
     data = load_dataset(config.featurePath.empty() ? dataset_path(dataset, data_dir) : config.featurePath, options);
   }
-  if (config.iemocap_protocol == "paper_count" && dataset == "iemocap" && data.splits.contains("train")) {
-    data.splits["train"] = merge_splits(data.splits.at("train"), data.splits.at("valid"));
-    data.splits["valid"] = data.splits.at("test");
-  }
+  if (config.iemocap_protocol == "paper_count" && dataset == "iemocap" && data.splits.contains("train"))
+    merge_train_and_valid(data);
   return data;
 }
 
@@ -87,13 +85,13 @@ Statistics prepare(const Config& config, Dataset& dataset, const Statistics& giv
       const auto& chosen = config.feature_standardize_modalities;
       if (std::find(chosen.begin(), chosen.end(), s.name) != chosen.end())
         statistics[s.name] =
-            feature_statistics(s, config.feature_clip_percentiles[0], config.feature_clip_percentiles[1]);
+            feature_stats(s, config.feature_clip_percentiles[0], config.feature_clip_percentiles[1]);
     }
   }
   for (auto& [name, split] : dataset.splits) {
     for (Sequences& s : split.modalities) {
       if (const auto found = statistics.find(s.name); found != statistics.end()) standardize(s, found->second);
-      if (config.need_normalized && (s.name == "audio" || s.name == "vision")) normalize_over_time(s);
+      if (config.need_normalized && (s.name == "audio" || s.name == "vision")) average_over_time(s);
       if (by_length) clear_padding(s);
     }
   }

@@ -12,7 +12,7 @@
 namespace decalign {
 
 /// Statistics by modality; empty where nothing is standardised.
-using Statistics = std::map<std::string, FeatureStatistics>;
+using Statistics = std::map<std::string, FeatureStats>;
 
 /// The file of one of the field's data sets below `data_dir` (mosi, mosei, sims, iemocap and the release's aliases of
 /// sims); any other name is itself a path.

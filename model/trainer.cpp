@@ -1,0 +1,166 @@
+#include "model/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+
+#include "model/checkpoint.h"
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+AdamOptions adam_options(const Config& config) {
+  AdamOptions options;
+  options.weight_decay = config.weight_decay;
+  options.clip = config.clip;
+  return options;
+}
+
+std::string clock_text(double seconds) {
+  const int64_t s = int64_t(seconds + 0.5);
+  return s < 3600 ? format("%d:%02d", int(s / 60), int(s % 60))
+                  : format("%d:%02d:%02d", int(s / 3600), int(s / 60 % 60), int(s % 60));
+}
+
+}  // namespace
+
+Evaluation evaluate_split(Network& network, const Split& split, const Device& device) {
+  Tape tape(device, false);
+  Batch batch;
+  Evaluation result;
+  const Config& config = network.config();
+  const int64_t n = split.count(), outputs = config.outputs();
+  result.predictions.classes = config.classification() ? config.num_classes : 0;
+  result.predictions.ids = split.ids;
+  result.predictions.labels = split.labels;
+  std::vector<int64_t> samples(static_cast<size_t>(n));
+  std::iota(samples.begin(), samples.end(), int64_t(0));
+  int64_t batches = 0;
+  for (int64_t first = 0; first < n; first += config.batch_size, ++batches) {
+    tape.reset();
+    gather(split, std::span(samples).subspan(size_t(first), size_t(std::min(config.batch_size, n - first))), batch);
+    const Result r = network.forward(tape, batch, nullptr);
+    for (int64_t i = 0; i < batch.count * outputs; ++i)
+      result.predictions.scores.push_back(float(r.logits.value[size_t(i)]));
+    if (!batch.labels.empty()) result.loss += double(r.task.value[0]);
+  }
+  if (batches > 0) result.loss /= double(batches);
+  if (!split.labels.empty())
+    result.metrics = evaluate(config.dataset_name, result.predictions.classes, result.predictions.scores, split.labels);
+  return result;
+}
+
+Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics& statistics, uint64_t seed,
+                 const std::string& folder, const Device& device, RunLog& log)
+    : config_(config),
+      dataset_(dataset),
+      folder_(folder),
+      device_(device),
+      log_(log),
+      network_(config, modality_sizes(dataset.splits.at("train")), "config"),
+      optimizer_(network_.parameters(), adam_options(config), config.learning_rate),
+      tape_(device),
+      selection_(selection_choice(config)),
+      scheduling_(scheduler_choice(config)) {
+  const std::vector<double> weights = class_weights(config, dataset.splits.at("train"));
+  about_ = {config, network_.sizes(), {weights.begin(), weights.end()}, statistics, seed, 0};
+  network_.set_class_weights(about_.class_weights);
+  network_.parameters().initialize(seed);
+  random_.seed = seed;
+  progress_.best_value = selection_.maximise ? -1e8 : 1e8;
+  progress_.scheduler.maximise = scheduling_.maximise;
+  progress_.scheduler.patience = config.scheduler_patience.value_or(config.patience);
+  progress_.scheduler.factor = config.factor;
+  std::filesystem::create_directories(folder_);
+}
+
+void Trainer::require_finite(const Result& r, int64_t epoch, int64_t batch) const {
+  if (std::isfinite(double(r.total.value[0]))) return;
+  const std::pair<const char*, const Tensor*> terms[] = {
+      {"task", &r.task}, {"decoupling", &r.dec}, {"heterogeneous", &r.hete}, {"homogeneous", &r.homo}, {"contrastive", &r.ct}};
+  const char* term = "total";
+  for (const auto& [name, tensor] : terms)
+    if (!std::isfinite(double(tensor->value[0]))) {
+      term = name;
+      break;
+    }
+  const std::string last = progress_.best_epoch > 0 ? "the last good checkpoint is " + checkpoint_path() + " of epoch " +
+                                                          std::to_string(progress_.best_epoch)
+                                                    : "no epoch was completed, there is no checkpoint";
+  throw input_error(format("seed %llu, epoch %lld, batch %lld (step %lld): the %s loss is not finite; ",
+                           (unsigned long long)about_.seed, (long long)epoch, (long long)batch,
+                           (long long)optimizer_.steps() + 1, term) +
+                    last);
+}
+
+Trainer::EpochLoss Trainer::train_epoch(int64_t epoch) {
+  const Split& train = dataset_.splits.at("train");
+  const std::vector<int64_t> order = shuffled(train.count(), about_.seed, uint64_t(epoch));
+  const int64_t n = train.count(), batches = (n + config_.batch_size - 1) / config_.batch_size;
+  const auto start = std::chrono::steady_clock::now();
+  EpochLoss loss;
+  for (int64_t i = 0; i < batches; ++i) {
+    const int64_t first = i * config_.batch_size, count = std::min(config_.batch_size, n - first);
+    gather(train, std::span(order).subspan(size_t(first), size_t(count)), batch_);
+    tape_.reset();
+    optimizer_.zero_grad(device_);
+    random_.step = uint64_t(optimizer_.steps());
+    const Result result = network_.forward(tape_, batch_, &random_);
+    require_finite(result, epoch, i + 1);
+    loss.total += double(result.total.value[0]);
+    if (!result.transport.empty()) {
+      loss.mass += double(result.transport[0]);
+      ++loss.transports;
+    }
+    ++loss.batches;
+    tape_.backward(result.total);
+    optimizer_.step(device_);
+
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double left = seconds / double(i + 1) * double(batches - i - 1 + (config_.num_epochs - epoch) * batches);
+    log_.progress(format("epoch %lld  batch %lld/%lld  loss %.4f  %.0f samples/s  at most %s left", (long long)epoch,
+                         (long long)(i + 1), (long long)batches, loss.total / double(loss.batches),
+                         double(first + count) / seconds, clock_text(left).c_str()));
+  }
+  return loss;
+}
+
+void Trainer::run() {
+  if (load_state())
+    log_.line(format("resumed after epoch %lld from ", (long long)progress_.epoch) + state_path());
+  const int64_t stop_patience = config_.early_stop_patience.value_or(config_.patience);
+  while (progress_.epoch < config_.num_epochs &&
+         (progress_.epoch == 0 || progress_.epoch - progress_.best_epoch < stop_patience)) {
+    const int64_t epoch = progress_.epoch + 1;
+    const auto start = std::chrono::steady_clock::now();
+    const double rate = optimizer_.learning_rate();
+    const EpochLoss loss = train_epoch(epoch);
+    const Evaluation valid = evaluate_split(network_, dataset_.splits.at("valid"), device_);
+    const double value = selection_.value(valid.metrics, valid.loss);
+    optimizer_.set_learning_rate(progress_.scheduler.step(scheduling_.value(valid.metrics, valid.loss), rate));
+    const bool best = selection_.better(value, progress_.best_value);
+    const double mass = loss.transports ? loss.mass / double(loss.transports) : 1;
+    std::string line = format("seed %llu  epoch %lld  loss %.4f  valid %s %.4f  lr %.2g  %.1f s", (unsigned long long)about_.seed,
+                              (long long)epoch, loss.total / double(loss.batches), selection_.name.c_str(), value, rate,
+                              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    if (loss.transports) line += format("  mass %.3f", mass);
+    if (best) line += "  best";
+    log_.line(line);
+    if (mass < 0.9)
+      log_.warn(format("only %.3f of the mass is transported: the clamped Sinkhorn loses it; set sinkhorn=log", mass));
+    progress_.epoch = epoch;
+    if (best) {
+      progress_.best_epoch = about_.epoch = epoch;
+      progress_.best_value = value;
+      save_checkpoint(checkpoint_path(), network_, about_);
+    }
+    save_state();
+  }
+  if (progress_.best_epoch == 0)
+    throw input_error(folder_ + ": no epoch had a valid " + selection_.name + " on the validation split");
+  const Safetensors best(checkpoint_path());
+  load_weights(network_.parameters(), best);
+}
+
+}  // namespace decalign::inline DECALIGN_REAL
