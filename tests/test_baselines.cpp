@@ -89,6 +89,9 @@ TEST_CASE("baselines: pooling is the mean of the steps that exist", "[model][bas
   CHECK(pooled_features(split, 0, 3) ==
         std::vector<double>{2, 3, 3, 0, 1, 5, 6, 0, 1, 1, 0, 0, .5, 0, 0});
   CHECK(pooled_features(split, 1, 1) == std::vector<double>{5, 6, 0, 1, 1});
+  // A step of zeros within the length is one of the steps.
+  split.modalities = {sequences("audio", 1, 4, 1, {6, 0, 0, 5}, {3})};
+  CHECK(pooled_features(split, 0, 1) == std::vector<double>{2});
 }
 
 TEST_CASE("baselines: the mean predictor is the mean or the class shares", "[model][baselines]") {
@@ -177,11 +180,16 @@ TEST_CASE("baselines: degenerate splits give the mean", "[model][baselines]") {
 
 TEST_CASE("baselines: a constant column changes nothing", "[model][baselines]") {
   const Split train = linear(50, 3, 1, 15);
+  const Ridge without = fit_ridge(train, train, 0);
+  std::vector<float> thirds;  // pooled: 1/3, whose mean over the samples is not exactly 1/3
+  for (int n = 0; n < 50; ++n) thirds.insert(thirds.end(), {1, 0, 0});
   Split padded = train;
-  padded.modalities.push_back(sequences("audio", 50, 3, 1, std::vector<float>(150, 1e6f / 3)));
-  const Ridge a = fit_ridge(train, train, 0), b = fit_ridge(padded, padded, 0);
-  CHECK(b.weights[3] == 0);
-  CHECK(error(a, train) == Approx(error(b, padded)).epsilon(1e-7));
+  padded.modalities.push_back(sequences("audio", 50, 3, 1, thirds, std::vector<int32_t>(50, 3)));
+  padded.modalities.push_back(sequences("vision", 50, 1, 1, std::vector<float>(50, 1e6f / 3)));
+  const Ridge with = fit_ridge(padded, padded, 0);
+  CHECK(with.weights[3] == 0);
+  CHECK(with.weights[4] == 0);
+  CHECK(error(with, padded) == Approx(error(without, train)).epsilon(1e-7));
 }
 
 TEST_CASE("baselines: bad input is refused", "[model][baselines][errors]") {

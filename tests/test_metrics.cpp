@@ -110,6 +110,20 @@ TEST_CASE("metrics: halves round to even, ends are clipped", "[model][metrics]")
   CHECK(acc7(-9, -2.6f));
 }
 
+TEST_CASE("metrics: zero counts as not positive in Non0, as not negative in Has0",
+          "[model][metrics]") {
+  const auto both = [](float p, float t) {
+    const Metrics m = regression_metrics(Values{p}, Values{t});
+    return std::pair(value(m, "Non0_acc_2"), value(m, "Has0_acc_2"));
+  };
+  for (const float zero : {0.f, -0.f}) {
+    CHECK(both(zero, -1) == std::pair(1., 0.));
+    CHECK(both(zero, 1) == std::pair(0., 1.));
+    CHECK(both(1, zero) == std::pair(0., 1.));
+    CHECK(both(-1, zero) == std::pair(0., 0.));
+  }
+}
+
 TEST_CASE("metrics: without a non-zero label the Non0 metrics are 0", "[model][metrics]") {
   const Metrics m = regression_metrics(Values{1, -1}, Values{0, -0.0f});
   for (const char* name : {"Acc_2", "F1_score", "Non0_acc_2", "Non0_F1_score", "Corr"})
@@ -122,6 +136,7 @@ TEST_CASE("metrics: Corr is 0 where undefined and exact on lines", "[model][metr
   CHECK(correlation(Values{}, Values{}) == 0);
   CHECK(correlation(Values{1}, Values{2}) == 0);
   CHECK(correlation(Values(7, .1f), Values{1, 2, 3, 4, 5, 6, 7}) == 0);
+  CHECK(correlation(Values(4659, -.3f), std::vector<float>(4659, .7f)) == 0);
   CHECK(correlation(Values{1, 2, 3}, Values(3, -2)) == 0);
   CHECK(correlation(Values{1, 2, 4}, Values{-10, -20, -40}) == Approx(-1).epsilon(1e-15));
   CHECK(correlation(Values{1, 2, 4}, Values{2, 4, 8}) <= 1);
