@@ -215,8 +215,9 @@ Ridge fit_ridge(const Split& train, const Split& valid, int64_t classes) {
   y.rowwise() -= intercept;
   const Row means = feature_means(train);
   const std::vector<double> grid = valid.count() > 0 ? penalties() : std::vector<double>{1.0};
-  const Path path = ridge.width <= train.count() ? solve_primal(train, means, y, grid)
-                                                 : solve_dual(train, means, y, grid);
+  const Path path = ridge.width == 0               ? Path(grid.size(), Matrix(0, y.cols()))
+                    : ridge.width <= train.count() ? solve_primal(train, means, y, grid)
+                                                   : solve_dual(train, means, y, grid);
   size_t best = 0;
   if (valid.count() > 0) {
     const auto scores = scores_of(path, means, intercept, valid);
