@@ -11,8 +11,8 @@
 
 namespace decalign {
 
-/// What a user did wrong with a file or an argument: one line that names the file, the key or array, and what was
-/// expected. Commands print it and exit with status 2.
+/// What a user did wrong with a file or an argument: one line that names the file, the key or
+/// array, and what was expected. Commands print it and exit with status 2.
 struct input_error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -32,20 +32,24 @@ struct Sequences {
   }
 };
 
-/// One split: all modalities describe the same N samples, in the order text, audio, vision, then the others by name.
+/// One split: all modalities describe the same N samples, in the order text, audio, vision, then
+/// the others by name.
 struct Split {
   std::vector<Sequences> modalities;
-  std::vector<float> labels;     ///< [N]; class indices as whole numbers; empty where the caller allowed unlabelled data
+  std::vector<float> labels;     ///< [N]; class indices as whole numbers; empty where the caller
+                                 ///< allowed unlabelled data
   std::vector<std::string> ids;  ///< [N]
 
   int64_t count() const { return modalities.empty() ? 0 : modalities.front().count; }
 };
 
-/// Named splits ("train", "valid", "test"). Every split has the same modalities with the same widths.
+/// Named splits ("train", "valid", "test"). Every split has the same modalities with the same
+/// widths.
 struct Dataset {
   std::map<std::string, Split> splits;
-  std::string labels_key;                    ///< "regression_labels" or "classification_labels"
-  std::optional<double> noise_floor_mae;     ///< only for generated data: MAE of the best possible predictor on test
+  std::string labels_key;  ///< "regression_labels" or "classification_labels"
+  std::optional<double>
+      noise_floor_mae;  ///< only for generated data: MAE of the best possible predictor on test
 };
 
 /// Moves text, audio, vision to the front (in this order), the others after them by name.
