@@ -75,6 +75,7 @@ void Tape::reset() {
   steps_.clear();
   nodes_.clear();
   free_grads_.clear();
+  scratch_ = {};
   grads_.reset();
   values_.reset();
 }

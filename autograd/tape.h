@@ -33,6 +33,12 @@ class Tape {
   std::span<T> take(int64_t n) {
     return values_.take<T>(n);
   }
+  /// Work space of the kernel that runs next: the same memory for every op, valid until the next
+  /// call.
+  Scratch scratch(size_t bytes) {
+    if (bytes > scratch_.size()) scratch_ = values_.bytes(bytes);
+    return scratch_.first(bytes);
+  }
   template <class T>
   std::span<T> keep(std::span<const T> source) {
     const auto copy = take<T>(std::ssize(source));
@@ -89,6 +95,7 @@ class Tape {
   Device device_;
   bool recording_;
   Arena values_, grads_;
+  Scratch scratch_;
   std::multimap<int64_t, real*>
       free_grads_;  // released gradients by size: the next op's are hot in cache
   std::vector<Node> nodes_;

@@ -23,6 +23,7 @@ struct AttentionShape {
       0;  ///< columns of the arrays that hold k and v; k and v start at their own column
   std::span<const KeyRange> ranges;  ///< [sequences, ranges_per_sequence]
   int64_t ranges_per_sequence = 1;
+  int64_t query_stride = 0;  ///< columns of the array that holds q; 0: width
   bool causal = false;               ///< query t sees keys 0..t of its concatenation
   std::span<const Dropout> dropout;  ///< per modality, on the normalised weights; empty: none
 };
@@ -30,7 +31,9 @@ struct AttentionShape {
 /// out[t, head] = sum_j drop(softmax_j(q_t . k_j / sqrt(width / heads))) v_j        (Vaswani et al.
 /// 2017, eq. 1)
 ///
-///   q    [R, width]                   k, v  key_rows rows of `width` values, key_stride apart: the
+///   q    [R, width], or a column block of a wider array: its rows are query_stride apart and the
+///   span starts at its first used column, as for k and v
+///   k, v  key_rows rows of `width` values, key_stride apart: the
 ///   span of k (v) starts out  [R, width]                         at its first used column and ends
 ///   at or after its last used value lse  [R, heads]  log of the softmax's denominator, kept for
 ///   the backward pass (-inf without keys)

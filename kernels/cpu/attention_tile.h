@@ -1,0 +1,134 @@
+// What both directions of attention share: validation, tasks, gathered keys, scores of a tile.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/attention.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/philox.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+constexpr int64_t kTileQueries = 64, kTileKeys = 128, kTileDepth = 64;
+
+inline int64_t key_count(const AttentionShape& s, int64_t sequence) {
+  int64_t keys = 0;
+  for (int64_t r = 0; r < s.ranges_per_sequence; ++r)
+    keys += s.ranges[size_t(sequence * s.ranges_per_sequence + r)].length;
+  return keys;
+}
+
+inline void check_attention(const AttentionShape& s, In q, In k, In v) {
+  expect_rows(s.queries, "attention: invalid query rows");
+  expect(s.width > 0 && s.heads > 0 && s.width % s.heads == 0,
+         "attention: heads must divide the width");
+  expect(s.key_rows >= 0 && s.key_stride >= s.width && s.ranges_per_sequence >= 0 &&
+             (s.query_stride == 0 || s.query_stride >= s.width),
+         "attention: a stride is smaller than the width");
+  expect(std::ssize(s.ranges) == s.queries.sequences() * s.ranges_per_sequence,
+         "attention: ranges must be [sequences, ranges_per_sequence]");
+  for (const KeyRange& r : s.ranges)
+    expect(r.length >= 0 && r.row >= 0 && r.row + r.length <= s.key_rows,
+           "attention: a range of keys does not fit");
+  const auto fits = [&](int64_t rows, int64_t stride, size_t have) {
+    return rows == 0 || int64_t(have) >= (rows - 1) * stride + s.width;
+  };
+  expect(fits(s.queries.total(), s.query_stride ? s.query_stride : s.width, q.size()),
+         "attention: q is too small");
+  expect(fits(s.key_rows, s.key_stride, k.size()) && fits(s.key_rows, s.key_stride, v.size()),
+         "attention: k or v is too small");
+  expect(s.dropout.empty() || std::ssize(s.dropout) == s.queries.modalities,
+         "attention: dropout must be [modalities]");
+  for (const Dropout& d : s.dropout)
+    expect(d.threshold() < 65536 && (!d.on() || d.state),
+           "attention: a dropout rate is 1 or has no random state");
+}
+
+/// One head of one sequence: where its columns of each array begin.
+struct AttentionHead {
+  AttentionHead(const AttentionShape& s, int64_t sequence_, int64_t head_)
+      : sequence(sequence_),
+        head(head_),
+        depth(s.width / s.heads),
+        queries(s.queries.length(sequence)),
+        keys(key_count(s, sequence)),
+        first_query(s.queries.begin(sequence)),
+        query_stride(s.query_stride ? s.query_stride : s.width),
+        column(head * depth),
+        query_offset(first_query * query_stride + column),
+        out_offset(first_query * s.width + column),
+        scale(real(1 / std::sqrt(double(depth)))),
+        keep(s.dropout.empty() ? Dropout{} : s.dropout[size_t(sequence / s.queries.batch)]) {}
+  int64_t sequence, head, depth, queries, keys, first_query, query_stride, column, query_offset,
+      out_offset;
+  real scale;
+  KeepStream keep;
+
+  /// The decisions of keys [j0, j0 + count) for query t; j0 is a multiple of 8.
+  void keep_run(const AttentionShape& s, int64_t t, int64_t j0, int64_t count,
+                uint8_t* bits) const {
+    const int64_t blocks_per_query = (keys + 7) / 8;
+    const int64_t first = ((first_query + t) * s.heads + head) * blocks_per_query + j0 / 8;
+    keep_bits(keep, uint64_t(first), (count + 7) / 8, bits);
+  }
+};
+
+/// f(row, first key, length) for the runs of rows that hold keys [j0, j0 + count).
+template <class F>
+void for_key_runs(const AttentionShape& s, int64_t sequence, int64_t j0, int64_t count, F f) {
+  int64_t position = 0;
+  for (int64_t r = 0; r < s.ranges_per_sequence; ++r) {
+    const KeyRange range = s.ranges[size_t(sequence * s.ranges_per_sequence + r)];
+    const int64_t low = std::max(j0, position),
+                  high = std::min(j0 + count, position + range.length);
+    if (low < high) f(range.row + low - position, low - j0, high - low);
+    position += range.length;
+  }
+}
+
+/// to [count, depth] = columns [column, column + depth) of keys [j0, j0 + count).
+inline void gather_keys(const AttentionShape& s, const AttentionHead& h, int64_t j0, int64_t count,
+                        int64_t column, int64_t depth, const real* from, real* to) {
+  for_key_runs(s, h.sequence, j0, count, [&](int64_t row, int64_t first, int64_t length) {
+    for (int64_t i = 0; i < length; ++i)
+      std::copy_n(from + (row + i) * s.key_stride + h.column + column, depth,
+                  to + (first + i) * depth);
+  });
+}
+
+/// c [queries, kTileKeys] = scale * rows of a (stride lda) times keys [j0, j0 + count) of `keys`.
+inline void key_products(const AttentionShape& s, const AttentionHead& h, int64_t queries,
+                         const real* a, int64_t lda, const real* keys, int64_t j0, int64_t count,
+                         real scale, real* c) {
+  alignas(64) real rows[kTileKeys * kTileDepth], packed[packed_size(kTileDepth, kTileKeys)];
+  for (int64_t c0 = 0; c0 < h.depth; c0 += kTileDepth) {
+    const int64_t depth = std::min(h.depth - c0, kTileDepth);
+    gather_keys(s, h, j0, count, c0, depth, keys, rows);
+    pack_transposed(rows, depth, depth, count, packed, scale);
+    multiply(queries, depth, count, a + c0, lda, packed, nullptr, c, kTileKeys,
+             c0 == 0 ? Store::overwrite : Store::add);
+  }
+}
+
+/// How many of the keys [j0, j0 + count) query t sees.
+inline int64_t visible(const AttentionShape& s, int64_t t, int64_t j0, int64_t count) {
+  return s.causal ? std::clamp<int64_t>(t + 1 - j0, 0, count) : count;
+}
+
+/// task(sequence, head) for every head, with all heads of a sequence in one task where there are
+/// sequences enough: heads share cache lines.
+template <class F>
+void for_heads(const Cpu& be, const AttentionShape& s, F task) {
+  constexpr int64_t kEnough = 32;
+  const int64_t sequences = s.queries.sequences();
+  if (sequences >= kEnough)
+    parallel_for(be, sequences, [&](int64_t i) {
+      for (int64_t h = 0; h < s.heads; ++h) task(i, h);
+    });
+  else
+    parallel_for(be, sequences * s.heads, [&](int64_t i) { task(i / s.heads, i % s.heads); });
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

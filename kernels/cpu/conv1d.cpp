@@ -1,0 +1,112 @@
+#include "kernels/conv1d.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/scratch.h"
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+constexpr int64_t kTaps = 64;     // rows of the packed weight per task
+constexpr int64_t kColumns = 64;  // columns of the weight gradient per task
+
+// The `kernel` steps that make one row of y lie one after the other in x, so the convolution is a
+// product of overlapping rows of `span` elements with the weight as [channels, kernel, width].
+int64_t window(const Conv1dShape& s) { return s.kernel * s.width; }
+
+void check(const Conv1dShape& s, const Rows& rows, In x, In weight) {
+  expect_rows(rows, "conv1d: invalid rows");
+  expect(s.batch >= 0 && s.steps >= 0 && s.width >= 0 && s.channels >= 0 && s.kernel >= 1,
+         "conv1d: negative size");
+  expect(s.batch == rows.batch && s.modality >= 0 && s.modality < rows.modalities,
+         "conv1d: batch or modality disagrees with the rows");
+  expect(std::ssize(x) == s.batch * s.steps * s.width, "conv1d: x must be [batch, steps, width]");
+  expect(std::ssize(weight) == s.channels * s.width * s.kernel,
+         "conv1d: weight must be [channels, width, kernel]");
+  for (int64_t b = 0; b < s.batch; ++b) {
+    const int64_t length = rows.length(s.modality * s.batch + b);
+    expect(length == 0 || length <= s.steps - s.kernel + 1, "conv1d: a sequence is too long");
+  }
+}
+
+}  // namespace
+
+size_t conv1d_scratch_bytes(const Cpu&, const Conv1dShape& s) {
+  // Forward: the packed weight. Backward: the weight gradient as [channels, window] and, for dx,
+  // the packed weight.
+  return std::max(scratch_size(packed_size(window(s), s.channels)),
+                  scratch_size(s.channels * window(s)) +
+                      size_t(s.kernel) * scratch_size(packed_size(s.channels, s.width)) +
+                      scratch_size(s.channels * s.width));
+}
+
+void conv1d_forward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x, In weight, Out y,
+                    Scratch scratch) {
+  check(s, rows, x, weight);
+  expect(std::ssize(y) == rows.total() * s.channels, "conv1d: y must be [rows, channels]");
+  expect(scratch.size() >= conv1d_scratch_bytes(be, s), "conv1d: scratch too small");
+  const int64_t k = window(s), n = s.channels;
+  real* packed = carve(scratch, 0);
+  // packed[l][j], l = u * width + i, in panels as multiply() wants them
+  parallel_ranges(be, s.width, kTaps, [&](int64_t begin, int64_t end) {
+    for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
+      const int64_t columns = std::min(n - j0, 2 * kLanes), wide = round_up(columns, kLanes);
+      real* panel = packed + j0 * k;
+      for (int64_t j = 0; j < wide; ++j)
+        for (int64_t i = begin; i < end; ++i)
+          for (int64_t u = 0; u < s.kernel; ++u)
+            panel[(u * s.width + i) * wide + j] =
+                j < columns ? weight[size_t(((j0 + j) * s.width + i) * s.kernel + u)] : real(0);
+    }
+  });
+  parallel_for(be, s.batch, [&](int64_t b) {
+    const int64_t sequence = s.modality * s.batch + b;
+    if (rows.length(sequence) > 0)
+      multiply(rows.length(sequence), k, n, x.data() + b * s.steps * s.width, s.width, packed,
+               nullptr, y.data() + rows.begin(sequence) * n, n, Store::overwrite);
+  });
+}
+
+void conv1d_backward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x, In weight, In dy,
+                     InOut dx, InOut dweight, Scratch scratch) {
+  check(s, rows, x, weight);
+  expect(std::ssize(dy) == rows.total() * s.channels, "conv1d: dy must be [rows, channels]");
+  expect(dx.empty() || dx.size() == x.size(), "conv1d: dx must be [batch, steps, width]");
+  expect(dweight.empty() || dweight.size() == weight.size(),
+         "conv1d: dweight must be [channels, width, kernel]");
+  expect(scratch.size() >= conv1d_scratch_bytes(be, s), "conv1d: scratch too small");
+  const int64_t k = window(s), n = s.channels;
+  real* gradient = carve(scratch, n * k);
+  if (!dweight.empty())
+    parallel_ranges(be, k, kColumns, [&](int64_t begin, int64_t end) {
+      for (int64_t j = 0; j < n; ++j) std::fill_n(gradient + j * k + begin, end - begin, real(0));
+      for (int64_t b = 0; b < s.batch; ++b) {
+        const int64_t sequence = s.modality * s.batch + b;
+        add_outer(rows.length(sequence), n, end - begin, dy.data() + rows.begin(sequence) * n, n,
+                  x.data() + b * s.steps * s.width + begin, s.width, gradient + begin, k);
+      }
+      for (int64_t j = 0; j < n; ++j)
+        for (int64_t l = begin; l < end; ++l)
+          dweight[size_t((j * s.width + l % s.width) * s.kernel + l / s.width)] +=
+              gradient[j * k + l];
+    });
+  if (dx.empty() || s.width == 0) return;
+  const int64_t stride = int64_t(scratch_size(packed_size(n, s.width)) / sizeof(real));
+  real* packed = carve(scratch, stride * s.kernel);
+  real* tap = carve(scratch, n * s.width);
+  for (int64_t u = 0; u < s.kernel; ++u) {
+    for (int64_t e = 0; e < n * s.width; ++e) tap[e] = weight[size_t(e * s.kernel + u)];
+    pack(tap, s.width, n, s.width, packed + u * stride);
+  }
+  parallel_for(be, s.batch, [&](int64_t b) {
+    const int64_t sequence = s.modality * s.batch + b;
+    for (int64_t u = 0; u < s.kernel; ++u)
+      multiply(rows.length(sequence), n, s.width, dy.data() + rows.begin(sequence) * n, n,
+               packed + u * stride, nullptr, dx.data() + (b * s.steps + u) * s.width, s.width,
+               Store::add);
+  });
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

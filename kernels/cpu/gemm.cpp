@@ -1,0 +1,187 @@
+#include "kernels/cpu/gemm.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+#ifdef __AVX512F__
+constexpr int kTileRows = 14;  // 2 x 14 accumulators, 2 panel vectors, 1 broadcast: 31 registers
+#else
+constexpr int kTileRows = 6;
+#endif
+
+struct Tile {
+  int64_t k;
+  const real* a;
+  int64_t lda;
+  const real* b;
+  int64_t ldb;
+  const real* bias;
+  real* c;
+  int64_t ldc;
+  int64_t last;  // columns of the last vector
+  Store mode;
+};
+
+template <int MR, int NV>
+void write(const Tile& t, vreal (&acc)[MR][NV]) {
+  const vreal zero{};
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i) {
+    real* c = t.c + i * t.ldc;
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      const int64_t count = v + 1 == NV ? t.last : kLanes;
+      vreal value = acc[i][v];
+      if (t.mode == Store::relu) value = value > zero ? value : zero;
+      if (count == kLanes) {
+        if (t.mode == Store::add) value += load(c + v * kLanes);
+        store(c + v * kLanes, value);
+      } else {
+        if (t.mode == Store::add) value += load_partial(c + v * kLanes, count);
+        store_partial(c + v * kLanes, value, count);
+      }
+    }
+  }
+}
+
+// acc[i][.] = bias + sum_l a[i, l] b[l, .]
+template <int MR, int NV>
+void multiply_tile(const Tile& t) {
+  vreal acc[MR][NV];
+#pragma GCC unroll 2
+  for (int v = 0; v < NV; ++v) {
+    vreal start{};
+    if (t.bias) start = load_partial(t.bias + v * kLanes, v + 1 == NV ? t.last : kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) acc[i][v] = start;
+  }
+  const real* a = t.a;
+  const real* b = t.b;
+  const int64_t lda = t.lda;
+  for (int64_t l = 0; l < t.k; ++l, ++a, b += NV * kLanes) {
+    vreal column[NV];
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) column[v] = load(b + v * kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const vreal x = broadcast(a[i * lda]);
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) acc[i][v] += x * column[v];
+    }
+  }
+  write<MR, NV>(t, acc);
+}
+
+// acc[i][.] = sum_r a[r, i] b[r, .]
+template <int MR, int NV, bool Whole>
+void outer_tile(const Tile& t) {
+  vreal acc[MR][NV] = {};
+  const real* a = t.a;
+  const real* b = t.b;
+  for (int64_t r = 0; r < t.k; ++r, a += t.lda, b += t.ldb) {
+    vreal row[NV];
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v)
+      row[v] = Whole || v + 1 < NV ? load(b + v * kLanes) : load_partial(b + v * kLanes, t.last);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const vreal x = broadcast(a[i]);
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) acc[i][v] += x * row[v];
+    }
+  }
+  write<MR, NV>(t, acc);
+}
+
+using TileKernel = void (*)(const Tile&);
+
+template <int NV, size_t... I>
+constexpr std::array<TileKernel, kTileRows> multiply_kernels(std::index_sequence<I...>) {
+  return {&multiply_tile<int(I) + 1, NV>...};
+}
+template <int NV, bool Whole, size_t... I>
+constexpr std::array<TileKernel, kTileRows> outer_kernels(std::index_sequence<I...>) {
+  return {&outer_tile<int(I) + 1, NV, Whole>...};
+}
+using Tiles = std::make_index_sequence<size_t(kTileRows)>;
+constexpr std::array<TileKernel, kTileRows> kMultiply[2] = {multiply_kernels<1>(Tiles{}),
+                                                            multiply_kernels<2>(Tiles{})};
+constexpr std::array<TileKernel, kTileRows> kOuter[2][2] = {
+    {outer_kernels<1, false>(Tiles{}), outer_kernels<1, true>(Tiles{})},
+    {outer_kernels<2, false>(Tiles{}), outer_kernels<2, true>(Tiles{})}};
+
+}  // namespace
+
+void pack(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed) {
+  for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
+    const int64_t columns = std::min(n - j0, 2 * kLanes), width = round_up(columns, kLanes);
+    real* panel = packed + j0 * k;
+    for (int64_t l = 0; l < k; ++l) {
+      const real* from = w + l * ldw + j0;
+      for (int64_t j = 0; j < width; j += kLanes)
+        store(panel + l * width + j, load_partial(from + j, std::min(columns - j, kLanes)));
+    }
+  }
+}
+
+void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed, real scale) {
+  for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
+    const int64_t columns = std::min(n - j0, 2 * kLanes), width = round_up(columns, kLanes);
+    real* panel = packed + j0 * k;
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t l = 0; l < k; ++l) panel[l * width + j] = scale * w[(j0 + j) * ldw + l];
+    for (int64_t j = columns; j < width; ++j)
+      for (int64_t l = 0; l < k; ++l) panel[l * width + j] = 0;
+  }
+}
+
+void multiply(int64_t rows, int64_t k, int64_t n, const real* a, int64_t lda, const real* packed,
+              const real* bias, real* c, int64_t ldc, Store mode) {
+  const int64_t tiles = piece_count(rows, kTileRows);
+  for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
+    const int64_t columns = std::min(n - j0, 2 * kLanes);
+    const int vectors = columns > kLanes ? 2 : 1;
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int64_t r = piece_begin(rows, tiles, i), height = piece_begin(rows, tiles, i + 1) - r;
+      kMultiply[vectors - 1][size_t(height - 1)](
+          {k, a + r * lda, lda, packed + j0 * k, 0, bias ? bias + j0 : nullptr, c + r * ldc + j0,
+           ldc, columns - (vectors - 1) * kLanes, mode});
+    }
+  }
+}
+
+void add_outer(int64_t rows, int64_t m, int64_t n, const real* a, int64_t lda, const real* b,
+               int64_t ldb, real* c, int64_t ldc) {
+  const int64_t tiles = piece_count(m, kTileRows);
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t r = piece_begin(m, tiles, i), height = piece_begin(m, tiles, i + 1) - r;
+    for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
+      const int64_t columns = std::min(n - j0, 2 * kLanes);
+      const int vectors = columns > kLanes ? 2 : 1;
+      const int64_t last = columns - (vectors - 1) * kLanes;
+      kOuter[vectors - 1][last == kLanes][size_t(height - 1)]({rows, a + r, lda, b + j0, ldb,
+                                                               nullptr, c + r * ldc + j0, ldc, last,
+                                                               Store::add});
+    }
+  }
+}
+
+void add_columns(int64_t rows, int64_t n, const real* a, int64_t lda, real* c) {
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const int64_t count = std::min(n - j, kLanes);
+    vreal even{}, odd{};
+    int64_t r = 0;
+    for (; r + 1 < rows; r += 2) {
+      even += load_partial(a + r * lda + j, count);
+      odd += load_partial(a + (r + 1) * lda + j, count);
+    }
+    if (r < rows) even += load_partial(a + r * lda + j, count);
+    store_partial(c + j, load_partial(c + j, count) + (even + odd), count);
+  }
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

@@ -1,0 +1,283 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/philox.h"
+#include "kernels/cpu/scratch.h"
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+constexpr int64_t kBlock = 98;       // rows whose x, y and dz stay in the inner caches
+constexpr int64_t kStrip = 384;      // rows per partial weight gradient, about
+constexpr int64_t kMaxStrips = 16;   // partial weight gradients per group
+constexpr int64_t kCombine = 1024;   // elements of a weight gradient per combining task
+
+using Groups = std::span<const MatmulGroup>;
+
+bool ranges_overlap(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
+  const auto x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
+  return x < y + b_bytes && y < x + a_bytes;
+}
+
+void check(const MatmulShape& s, Groups groups, bool backward) {
+  expect(s.x_rows >= 0 && s.y_rows >= 0 && s.k >= 0 && s.n >= 0 && s.y_cols >= 0,
+         "matmul: negative size");
+  expect(!s.dropout.on() || s.relu, "matmul: dropout needs relu");
+  expect(!s.dropout.on() || s.dropout.state || backward, "matmul: dropout needs a random state");
+  expect(s.dropout.threshold() < 65536, "matmul: dropout rate must be below 1");
+  int64_t covered = 0;
+  for (const MatmulGroup& g : groups) {
+    expect(g.rows >= 0 && g.x_row >= 0 && g.x_row + g.rows <= s.x_rows,
+           "matmul: a group's rows of x do not fit");
+    expect(g.y_row >= 0 && g.y_row + g.rows <= s.y_rows && g.y_col >= 0 &&
+               g.y_col + s.n <= s.y_cols,
+           "matmul: a group's block of y does not fit");
+    expect(std::ssize(g.weight) == s.n * s.k, "matmul: weight must be [n, k]");
+    expect(g.bias.empty() || std::ssize(g.bias) == s.n, "matmul: bias must be [n]");
+    covered += g.rows * s.n;
+    if (!backward) continue;
+    expect(g.dweight.empty() || std::ssize(g.dweight) == s.n * s.k,
+           "matmul: dweight must be [n, k]");
+    expect(g.dbias.empty() || std::ssize(g.dbias) == s.n, "matmul: dbias must be [n]");
+  }
+  expect(covered == s.y_rows * s.y_cols, "matmul: the groups do not cover y once");
+  if (!backward) return;
+  for (const MatmulGroup& g : groups)
+    for (const MatmulGroup& h : groups) {
+      expect(g.dweight.data() == h.dweight.data() ||
+                 !ranges_overlap(g.dweight.data(), g.dweight.size_bytes(), h.dweight.data(),
+                                 h.dweight.size_bytes()),
+             "matmul: weight gradients overlap partly");
+      expect(g.dbias.data() == h.dbias.data() ||
+                 !ranges_overlap(g.dbias.data(), g.dbias.size_bytes(), h.dbias.data(),
+                                 h.dbias.size_bytes()),
+             "matmul: bias gradients overlap partly");
+    }
+}
+
+bool same_rows(const MatmulGroup& a, const MatmulGroup& b) {
+  return a.x_row == b.x_row && a.rows == b.rows;
+}
+
+// A group leads those after it that read the same rows of x; the others before it do not.
+bool leads(Groups groups, size_t g) {
+  if (groups[g].rows == 0) return false;
+  for (size_t h = 0; h < g; ++h)
+    if (same_rows(groups[h], groups[g])) return false;
+  return true;
+}
+
+// Rows of x are read by groups of the same row range only, so that row ranges are independent.
+bool row_ranges_separate(Groups groups) {
+  for (const MatmulGroup& g : groups)
+    for (const MatmulGroup& h : groups)
+      if (!same_rows(g, h) && g.x_row < h.x_row + h.rows && h.x_row < g.x_row + g.rows)
+        return false;
+  return true;
+}
+
+int64_t strips(int64_t rows) {
+  return std::clamp<int64_t>(rows / kStrip, rows > 0, kMaxStrips);
+}
+
+// f(leader, piece, pieces) for every leading group and every piece of its rows, in parallel.
+template <class Pieces, class F>
+void for_pieces(const Cpu& be, Groups groups, Pieces pieces, F f) {
+  int64_t tasks = 0;
+  for (size_t g = 0; g < groups.size(); ++g)
+    if (leads(groups, g)) tasks += pieces(groups[g].rows);
+  parallel_for(be, tasks, [&](int64_t task) {
+    for (size_t g = 0; g < groups.size(); ++g) {
+      if (!leads(groups, g)) continue;
+      const int64_t count = pieces(groups[g].rows);
+      if (task < count) return f(g, task, count);
+      task -= count;
+    }
+  });
+}
+
+// y rows [0, rows) x n columns, starting at row `row`, column `col` of y: y *= keep * scale.
+void drop_block(const KeepStream& keep, const MatmulShape& s, int64_t rows, int64_t row,
+                int64_t col, Out y) {
+  for (int64_t r = row; r < row + rows; ++r)
+    for (int64_t j0 = 0; j0 < s.n; j0 += KeepRun::kCapacity) {
+      const int64_t first = r * s.y_cols + col + j0, count = std::min(s.n - j0, KeepRun::kCapacity);
+      const KeepRun run(keep, first, count);
+      real* p = y.data() + first;
+      int64_t j = 0;
+      for (; j + kLanes <= count; j += kLanes)
+        store(p + j, keep_lanes(uint32_t(run.at(j)), load(p + j) * keep.scale));
+      if (j < count)
+        store_partial(p + j,
+                      keep_lanes(uint32_t(run.at(j)), load_partial(p + j, count - j) * keep.scale),
+                      count - j);
+    }
+}
+
+}  // namespace
+
+size_t matmul_scratch_bytes(const Cpu&, const MatmulShape& s, Groups groups) {
+  const size_t forward = scratch_size(packed_size(s.k, s.n)) * groups.size();
+  size_t backward = scratch_size(packed_size(s.n, s.k)) * groups.size();
+  for (const MatmulGroup& g : groups)
+    backward += size_t(strips(g.rows)) * (scratch_size(s.n * s.k) + scratch_size(s.n) +
+                                          (s.relu ? scratch_size(kBlock * s.n) : 0));
+  return std::max(forward, backward);
+}
+
+void matmul_forward(const Cpu& be, const MatmulShape& s, Groups groups, In x, Out y,
+                    Scratch scratch) {
+  check(s, groups, false);
+  expect(std::ssize(x) == s.x_rows * s.k, "matmul: x must be [x_rows, k]");
+  expect(std::ssize(y) == s.y_rows * s.y_cols, "matmul: y must be [y_rows, y_cols]");
+  expect(scratch.size() >= matmul_scratch_bytes(be, s, groups), "matmul: scratch too small");
+  const int64_t stride = int64_t(scratch_size(packed_size(s.k, s.n)) / sizeof(real));
+  real* packed = carve(scratch, 0);
+  parallel_for(be, std::ssize(groups), [&](int64_t g) {
+    pack_transposed(groups[size_t(g)].weight.data(), s.k, s.k, s.n, packed + g * stride);
+  });
+  const KeepStream keep(s.dropout);
+  const auto pieces = [](int64_t rows) { return piece_count(rows, kBlock); };
+  for_pieces(be, groups, pieces, [&](size_t leader, int64_t piece, int64_t count) {
+    const int64_t total = groups[leader].rows, begin = piece_begin(total, count, piece),
+                  rows = piece_begin(total, count, piece + 1) - begin;
+    for (size_t i = leader; i < groups.size(); ++i) {
+      const MatmulGroup& g = groups[i];
+      if (!same_rows(g, groups[leader])) continue;
+      multiply(rows, s.k, s.n, x.data() + (g.x_row + begin) * s.k, s.k,
+               packed + int64_t(i) * stride, g.bias.data(),
+               y.data() + (g.y_row + begin) * s.y_cols + g.y_col, s.y_cols,
+               s.relu ? Store::relu : Store::overwrite);
+      if (keep.threshold > 0) drop_block(keep, s, rows, g.y_row + begin, g.y_col, y);
+    }
+  });
+}
+
+namespace {
+
+// One backward call: its arrays and where the pieces of its work space are.
+struct Backward {
+  const MatmulShape& s;
+  Groups groups;
+  In x, y, dy;
+  InOut dx;
+  real* packed;
+  int64_t packed_stride;
+  real* partials;
+  int64_t weight_size, bias_size, dz_size, partial_stride;
+
+  Backward(const MatmulShape& shape, Groups all, In x_, In y_, In dy_, InOut dx_, Scratch scratch)
+      : s(shape), groups(all), x(x_), y(y_), dy(dy_), dx(dx_) {
+    const auto elements = [](int64_t n) { return int64_t(scratch_size(n) / sizeof(real)); };
+    packed_stride = elements(packed_size(s.n, s.k));
+    weight_size = elements(s.n * s.k);
+    bias_size = elements(s.n);
+    dz_size = s.relu ? elements(kBlock * s.n) : 0;
+    partial_stride = weight_size + bias_size + dz_size;
+    packed = carve(scratch, packed_stride * std::ssize(groups));
+    partials = carve(scratch, 0);
+  }
+
+  // Partial weight gradient, partial bias gradient and dz block of a strip, one after the other.
+  real* partial(size_t group, int64_t strip) const {
+    for (size_t g = 0; g < group; ++g) strip += strips(groups[g].rows);
+    return partials + strip * partial_stride;
+  }
+
+  // Rows [begin, begin + rows) of group g: everything that needs dz, while it is in cache.
+  void block(size_t i, int64_t begin, int64_t rows, real* partial) const {
+    const MatmulGroup& g = groups[i];
+    const int64_t at = (g.y_row + begin) * s.y_cols + g.y_col;
+    const real* dz = dy.data() + at;
+    int64_t ldz = s.y_cols;
+    if (s.relu) {
+      real* masked = partial + weight_size + bias_size;
+      const real scale = s.dropout.scale();
+      const vreal zero{};
+      for (int64_t r = 0; r < rows; ++r) {
+        const real* from = dz + r * s.y_cols;
+        const real* result = y.data() + at + r * s.y_cols;
+        for (int64_t j = 0; j < s.n; j += kLanes) {
+          const int64_t count = std::min(s.n - j, kLanes);
+          const vreal v = load_partial(from + j, count) * scale;
+          store_partial(masked + r * s.n + j, load_partial(result + j, count) > zero ? v : zero,
+                        count);
+        }
+      }
+      dz = masked;
+      ldz = s.n;
+    }
+    const real* xs = x.data() + (g.x_row + begin) * s.k;
+    if (!dx.empty())
+      multiply(rows, s.n, s.k, dz, ldz, packed + int64_t(i) * packed_stride, nullptr,
+               dx.data() + (g.x_row + begin) * s.k, s.k, Store::add);
+    if (!g.dweight.empty()) add_outer(rows, s.n, s.k, dz, ldz, xs, s.k, partial, s.k);
+    if (!g.dbias.empty()) add_columns(rows, s.n, dz, ldz, partial + weight_size);
+  }
+
+  // Strip `strip` of the rows that group `leader` and, unless `alone`, its followers read.
+  void run_strip(size_t leader, int64_t strip, int64_t count, bool alone) const {
+    const int64_t total = groups[leader].rows, first = piece_begin(total, count, strip),
+                  rows = piece_begin(total, count, strip + 1) - first;
+    const int64_t blocks = piece_count(rows, kBlock);
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t r = piece_begin(rows, blocks, b), height = piece_begin(rows, blocks, b + 1) - r;
+      for (size_t i = leader; i < (alone ? leader + 1 : groups.size()); ++i) {
+        if (!same_rows(groups[i], groups[leader])) continue;
+        real* mine = partial(i, strip);
+        if (b == 0) std::fill_n(mine, weight_size + bias_size, real(0));
+        block(i, first + r, height, mine);
+      }
+    }
+  }
+
+  // Elements [begin, end) of every weight and bias gradient: partial sums in the order of the
+  // groups and strips.
+  void combine(int64_t begin, int64_t end) const {
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const MatmulGroup& g = groups[i];
+      for (int64_t strip = 0; strip < strips(g.rows); ++strip) {
+        const real* p = partial(i, strip);
+        const int64_t in_weight = std::min(end, std::ssize(g.dweight));
+        for (int64_t e = begin; e < in_weight; ++e) g.dweight[size_t(e)] += p[e];
+        const int64_t in_bias = std::min(end, std::ssize(g.dbias));
+        for (int64_t e = begin; e < in_bias; ++e) g.dbias[size_t(e)] += p[weight_size + e];
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void matmul_backward(const Cpu& be, const MatmulShape& s, Groups groups, In x, In y, In dy,
+                     InOut dx, Scratch scratch) {
+  check(s, groups, true);
+  expect(std::ssize(x) == s.x_rows * s.k, "matmul: x must be [x_rows, k]");
+  expect(std::ssize(dy) == s.y_rows * s.y_cols, "matmul: dy must be [y_rows, y_cols]");
+  expect(y.size() == dy.size() || (y.empty() && !s.relu), "matmul: y must be [y_rows, y_cols]");
+  expect(dx.empty() || dx.size() == x.size(), "matmul: dx must be [x_rows, k]");
+  expect(scratch.size() >= matmul_scratch_bytes(be, s, groups), "matmul: scratch too small");
+  const Backward call(s, groups, x, y, dy, dx, scratch);
+  if (!dx.empty())
+    parallel_for(be, std::ssize(groups), [&](int64_t g) {
+      pack(groups[size_t(g)].weight.data(), s.k, s.n, s.k, call.packed + g * call.packed_stride);
+    });
+  if (row_ranges_separate(groups)) {
+    for_pieces(be, groups, strips, [&](size_t leader, int64_t strip, int64_t count) {
+      call.run_strip(leader, strip, count, false);
+    });
+  } else {  // row ranges that overlap partly: one group after the other
+    for (size_t g = 0; g < groups.size(); ++g) {
+      const int64_t count = strips(groups[g].rows);
+      parallel_for(be, count, [&](int64_t strip) { call.run_strip(g, strip, count, true); });
+    }
+  }
+  parallel_ranges(be, std::max(s.n * s.k, s.n), kCombine,
+                  [&](int64_t begin, int64_t end) { call.combine(begin, end); });
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

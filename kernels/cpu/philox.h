@@ -1,0 +1,45 @@
+// Dropout decisions for runs of consecutive elements, eight Philox counters per register.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/simd.h"
+#include "kernels/dropout_mask.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+/// A Dropout with its random state read, for one kernel call.
+struct KeepStream {
+  explicit KeepStream(const Dropout& d)
+      : threshold(d.threshold()), op(d.op), scale(d.scale()) {
+    if (threshold > 0) seed = d.state->seed, step = d.state->step;
+  }
+  uint64_t seed = 0, step = 0;
+  uint32_t threshold = 0, op = 0;
+  real scale = 1;
+};
+
+/// bits[i] = dropout_keep_bits(.., first + i) for i < blocks. threshold must be below 65536.
+void keep_bits(const KeepStream& s, uint64_t first, int64_t blocks, uint8_t* bits);
+
+/// The decisions of up to kCapacity consecutive elements.
+class KeepRun {
+ public:
+  static constexpr int64_t kCapacity = 1024;
+  KeepRun(const KeepStream& s, int64_t first, int64_t count) : offset_(first % 8) {
+    keep_bits(s, uint64_t(first / 8), (offset_ + count + 7) / 8, bits_);
+  }
+  /// Bit i: element first + position + i is kept; at least 57 bits (kLanes are enough) are valid.
+  uint64_t at(int64_t position) const {
+    uint64_t word;
+    std::memcpy(&word, bits_ + (offset_ + position) / 8, 8);
+    return word >> ((offset_ + position) % 8);
+  }
+
+ private:
+  int64_t offset_;
+  uint8_t bits_[kCapacity / 8 + 16];
+};
+
+}  // namespace decalign::inline DECALIGN_REAL

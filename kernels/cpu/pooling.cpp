@@ -1,0 +1,104 @@
+#include "kernels/pooling.h"
+
+#include "kernels/cpu/parallel.h"
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+real inverse_count(const Rows& rows, int64_t s, In mask) {
+  if (mask.empty()) return real(1) / real(std::max<int64_t>(rows.length(s), 1));
+  real count = 0;
+  for (int64_t r = rows.begin(s); r < rows.begin(s + 1); ++r) count += mask[size_t(r)];
+  return real(1) / std::max(count, real(1));
+}
+
+void add_scaled(int64_t n, real factor, const real* from, real* to) {
+  for (int64_t j = 0; j < n; ++j) to[j] += factor * from[j];
+}
+
+// The steps of a sequence of length `from` that step i of a sequence of length `to` averages.
+struct Window {
+  Window(int64_t i, int64_t from, int64_t to)
+      : begin(i * from / to), end(((i + 1) * from + to - 1) / to) {}
+  int64_t begin, end;
+};
+
+void check_pair(const Rows& from, const Rows& to, int64_t width) {
+  expect_rows(from, "temporal_pooling: invalid rows");
+  expect_rows(to, "temporal_pooling: invalid rows");
+  expect(from.sequences() == to.sequences(), "temporal_pooling: the rows differ in sequences");
+  expect(width >= 0, "temporal_pooling: negative width");
+}
+
+}  // namespace
+
+void pooling_forward(const Cpu& be, const Rows& rows, int64_t width, In x, In mask, Out y) {
+  expect_rows(rows, "pooling: invalid rows");
+  expect(width >= 0 && std::ssize(x) == rows.total() * width, "pooling: x must be [R, width]");
+  expect(mask.empty() || std::ssize(mask) == rows.total(), "pooling: mask must be [R]");
+  expect(std::ssize(y) == rows.sequences() * width, "pooling: y must be [M B, width]");
+  parallel_for(be, rows.sequences(), [&](int64_t s) {
+    real* to = y.data() + s * width;
+    std::fill_n(to, width, real(0));
+    for (int64_t r = rows.begin(s); r < rows.begin(s + 1); ++r)
+      if (mask.empty() || mask[size_t(r)] != 0)
+        add_scaled(width, mask.empty() ? real(1) : mask[size_t(r)], x.data() + r * width, to);
+    const real inverse = inverse_count(rows, s, mask);
+    for (int64_t j = 0; j < width; ++j) to[j] *= inverse;
+  });
+}
+
+void pooling_backward(const Cpu& be, const Rows& rows, int64_t width, In mask, In dy, InOut dx) {
+  expect_rows(rows, "pooling: invalid rows");
+  expect(width >= 0 && std::ssize(dy) == rows.sequences() * width,
+         "pooling: dy must be [M B, width]");
+  expect(mask.empty() || std::ssize(mask) == rows.total(), "pooling: mask must be [R]");
+  expect(dx.empty() || std::ssize(dx) == rows.total() * width, "pooling: dx must be [R, width]");
+  if (dx.empty()) return;
+  parallel_for(be, rows.sequences(), [&](int64_t s) {
+    const real inverse = inverse_count(rows, s, mask);
+    for (int64_t r = rows.begin(s); r < rows.begin(s + 1); ++r)
+      if (mask.empty() || mask[size_t(r)] != 0)
+        add_scaled(width, mask.empty() ? inverse : inverse * mask[size_t(r)],
+                   dy.data() + s * width, dx.data() + r * width);
+  });
+}
+
+void temporal_pooling_forward(const Cpu& be, const Rows& from, const Rows& to, int64_t width, In x,
+                              Out y) {
+  check_pair(from, to, width);
+  expect(std::ssize(x) == from.total() * width, "temporal_pooling: x must be [from, width]");
+  expect(std::ssize(y) == to.total() * width, "temporal_pooling: y must be [to, width]");
+  parallel_for(be, to.sequences(), [&](int64_t s) {
+    for (int64_t i = 0; i < to.length(s); ++i) {
+      real* result = y.data() + (to.begin(s) + i) * width;
+      std::fill_n(result, width, real(0));
+      if (from.length(s) == 0) continue;
+      const Window w(i, from.length(s), to.length(s));
+      for (int64_t t = w.begin; t < w.end; ++t)
+        add_scaled(width, 1, x.data() + (from.begin(s) + t) * width, result);
+      const real inverse = real(1) / real(w.end - w.begin);
+      for (int64_t j = 0; j < width; ++j) result[j] *= inverse;
+    }
+  });
+}
+
+void temporal_pooling_backward(const Cpu& be, const Rows& from, const Rows& to, int64_t width,
+                               In dy, InOut dx) {
+  check_pair(from, to, width);
+  expect(std::ssize(dy) == to.total() * width, "temporal_pooling: dy must be [to, width]");
+  expect(dx.empty() || std::ssize(dx) == from.total() * width,
+         "temporal_pooling: dx must be [from, width]");
+  if (dx.empty()) return;
+  parallel_for(be, to.sequences(), [&](int64_t s) {
+    if (from.length(s) == 0) return;
+    for (int64_t i = 0; i < to.length(s); ++i) {
+      const Window w(i, from.length(s), to.length(s));
+      for (int64_t t = w.begin; t < w.end; ++t)
+        add_scaled(width, real(1) / real(w.end - w.begin), dy.data() + (to.begin(s) + i) * width,
+                   dx.data() + (from.begin(s) + t) * width);
+    }
+  });
+}
+
+}  // namespace decalign::inline DECALIGN_REAL
