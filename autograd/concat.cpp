@@ -10,13 +10,13 @@ Tensor concat(Tape& tape, std::span<const Tensor> caller_parts, std::span<const 
   bool wants_grad = false;
   std::vector<In> values;
   for (const Tensor& p : parts) {
-    expect(p.shape.size() == 3 && p.shape == parts[0].shape, "concat: a part must be [M, B, d]");
+    expect(p.shape.size() == 3 && p.shape == parts[0].shape, "concat: a part must be [A, B, d]");
     wants_grad = wants_grad || p.requires_grad();
     values.push_back(p.value);
   }
-  ConcatShape s{parts[0].shape[0], parts[0].shape[1], parts[0].shape[2],
-                tape.keep<uint8_t>(active)};
-  Tensor y = tape.make({s.batch, std::ssize(parts) * s.modalities * s.width}, wants_grad);
+  const ConcatShape s{parts[0].shape[1], parts[0].shape[2], tape.keep<uint8_t>(active)};
+  expect(parts[0].shape[0] == s.active_count(), "concat: a part must hold the active modalities");
+  Tensor y = tape.make({s.batch, std::ssize(parts) * s.modalities() * s.width}, wants_grad);
   tape.run([&](const auto& be) { concat_forward(be, s, values, y.value); });
   tape.record({y}, [&tape, s, parts, y](const auto& be) {
     std::vector<InOut> gradients;

@@ -5,7 +5,7 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
-/// Parts [M, B, d] -> [B, parts * M * d], part-major, then modality. active [M] is copied; blocks
+/// Parts [A, B, d] of the active modalities -> [B, parts * M * d], part-major, then modality. active [M] is copied; blocks
 /// of inactive modalities are zero.
 Tensor concat(Tape&, std::span<const Tensor> parts, std::span<const uint8_t> active);
 

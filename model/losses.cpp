@@ -62,7 +62,7 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   gmm_options.components = c.num_prototypes;
   gmm_options.iterations = c.gmm_em_iters;
   gmm_options.variance_floor = c.gmm_var_floor;
-  gmm_options.init = c.gmm_init == "kmeans++" ? GmmInit::kmeans_plus_plus : GmmInit::linspace;
+  gmm_options.init = c.gmm_init == "kmeans++" ? GmmInit::kmeanspp : GmmInit::linspace;
   gmm_options.seed = step.random ? step.random->seed + step.random->step : 0;
   const Mixture mixture = gmm(tape, pooled_unique, gmm_options);
 

@@ -137,6 +137,7 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
     return [&, stem](size_t m) {
       MatmulPart part;
       part.weight = parameters_.on(tape, stem + modality_suffix(sizes_[active_[m]].name) + ".weight");
+      part.weight.shape = {d, d};  // a convolution of one tap
       return part;
     };
   };
@@ -145,6 +146,7 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
   shared.rows = total;
   shared.n = d;
   shared.weight = parameters_.on(tape, "encoder_com.weight");
+  shared.weight.shape = {d, d};
   const Tensor common = matmul(tape, x, std::span(&shared, 1), total, d);
 
   Result result;
