@@ -114,7 +114,7 @@ struct Columns {
   int64_t id = -1, label = -1;
   std::vector<int64_t> scores;
   int64_t classes = 0;
-  size_t fields = 0;
+  std::vector<std::string> names;  // of all fields
 };
 
 // k for "p<k>" as written by us (no sign, no leading zero), else -1.
@@ -133,11 +133,10 @@ Columns parse_header(const std::string& path, const Record& header, Labels label
     throw input_error(at_line(path, 1) + what);
   };
   Columns columns;
-  columns.fields = header.size();
   int64_t prediction = -1;
   std::vector<int64_t> scores(header.size(), -1);
   for (size_t i = 0; i < header.size(); ++i) {
-    const std::string name(trimmed(header[i]));
+    const std::string& name = columns.names.emplace_back(trimmed(header[i]));
     const int64_t k = class_column(name);
     int64_t* slot = name == "id"                          ? &columns.id
                     : name == "label"                     ? &columns.label
@@ -224,9 +223,9 @@ Predictions read_predictions(const std::string& path, Labels labels) {
   while (!reader.done()) {
     const Record record = reader.next();
     const std::string where = at_line(path, reader.line());
-    if (record.size() != columns.fields)
+    if (record.size() != columns.names.size())
       throw input_error(where + std::to_string(record.size()) + " fields, expected " +
-                        std::to_string(columns.fields));
+                        std::to_string(columns.names.size()));
     const auto number = [&](int64_t column, const std::string& name) {
       const std::string_view field = trimmed(record[size_t(column)]);
       if (const auto x = parse_number(field)) return *x;
@@ -235,9 +234,8 @@ Predictions read_predictions(const std::string& path, Labels labels) {
     };
     p.ids.push_back(record[size_t(columns.id)]);
     if (columns.label >= 0) p.labels.push_back(number(columns.label, "label"));
-    for (size_t k = 0; k < columns.scores.size(); ++k)
-      p.scores.push_back(
-          number(columns.scores[k], p.classes == 0 ? "prediction" : "p" + std::to_string(k)));
+    for (const int64_t column : columns.scores)
+      p.scores.push_back(number(column, columns.names[size_t(column)]));
   }
   if (p.ids.empty()) throw input_error(at_line(path, 2) + "no row, at least one was expected");
   return p;
