@@ -74,9 +74,8 @@ Dataset open_dataset(const Config& config, const std::string& dataset, const std
 
 Statistics prepare(const Config& config, Dataset& dataset, const Statistics& given) {
   const bool by_length = config.mask_source == "lengths";
-  if (by_length)
-    for (auto& [name, split] : dataset.splits)
-      for (Sequences& s : split.modalities) find_lengths(s);
+  for (auto& [name, split] : dataset.splits)
+    for (Sequences& s : split.modalities) find_lengths(s);
   Statistics statistics = given;
   if (config.need_feature_standardized && given.empty()) {
     const auto train = dataset.splits.find("train");

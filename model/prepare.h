@@ -25,8 +25,9 @@ std::string dataset_alias(const std::string& name);
 Dataset open_dataset(const Config& config, const std::string& dataset, const std::string& data_dir,
                      const std::vector<std::string>& splits = {}, bool allow_unlabelled = false);
 
-/// Standardises (statistics of the training split, or `given` if it is not empty), averages over time, finds lengths
-/// and clears padding, all as the config asks. Returns the statistics used.
+/// Finds lengths where the file gives none (the last step that is not all zero), standardises (statistics of the
+/// training split, or `given` if it is not empty), averages over time and clears padding (mask_source lengths), as the
+/// config asks. Returns the statistics used.
 Statistics prepare(const Config& config, Dataset& dataset, const Statistics& given = {});
 
 /// N / (count * classes) of the training labels for class_weight balanced; the config's own list if it has one.
