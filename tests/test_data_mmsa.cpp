@@ -131,6 +131,21 @@ TEST_CASE("data: labels and ids come in every shape the field uses", "[data][mms
   CHECK(ids(list({str("\xff"), str("b")}))[0] == "\xef\xbf\xbd");
 }
 
+TEST_CASE("data: labels and ids in the other forms Python gives them", "[data][mmsa]") {
+  const int numpy = GENERATE(1, 2);
+  const Dataset data = load_mmsa(std::string(DECALIGN_TEST_SEEDS) + "/pickle/labels_numpy" +
+                                 std::to_string(numpy) + "_protocol4.pkl");
+  for (const char* name : {"train", "valid", "test"}) {
+    CHECK(data.splits.at(name).labels == std::vector<float>{1.5f, -2.0f});
+  }
+  CHECK(data.splits.at("train").ids == std::vector<std::string>{"a", "b"});
+  CHECK(data.splits.at("valid").ids == std::vector<std::string>{"1", "b"});
+  CHECK(data.splits.at("test").ids == std::vector<std::string>{"0", "1"});
+  const Sequences& audio = data.splits.at("test").modalities[1];
+  CHECK(audio.values == std::vector<float>{-2, -1, 0, 1, 2, 3});
+  CHECK(audio.lengths == std::vector<int32_t>{1, 0});
+}
+
 TEST_CASE("data: NaN and infinity in features become 0 and are counted", "[data][mmsa]") {
   const Dataset data =
       load(file_with({{"vision", floats({2, 1, 3}, {1, kNan, kInf, -kInf, 2, 3})}}));
