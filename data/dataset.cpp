@@ -16,11 +16,15 @@ int rank_of(const std::string& name) {
 
 }  // namespace
 
+bool modality_before(const std::string& a, const std::string& b) {
+  const int rank_a = rank_of(a);
+  const int rank_b = rank_of(b);
+  return std::tie(rank_a, a) < std::tie(rank_b, b);
+}
+
 void sort_modalities(std::vector<Sequences>& modalities) {
   std::sort(modalities.begin(), modalities.end(), [](const Sequences& a, const Sequences& b) {
-    const int rank_a = rank_of(a.name);
-    const int rank_b = rank_of(b.name);
-    return std::tie(rank_a, a.name) < std::tie(rank_b, b.name);
+    return modality_before(a.name, b.name);
   });
 }
 

@@ -52,6 +52,9 @@ struct Dataset {
       noise_floor_mae;  ///< only for generated data: MAE of the best possible predictor on test
 };
 
+/// The order of modalities: text, audio, vision, then the others by name.
+bool modality_before(const std::string& a, const std::string& b);
+
 /// Moves text, audio, vision to the front (in this order), the others after them by name.
 void sort_modalities(std::vector<Sequences>& modalities);
 

@@ -95,6 +95,8 @@ std::vector<std::string> wanted_modalities(const SplitFields& fields, const Load
     throw input_error(place(fields) + "has more than " + std::to_string(kMaxModalities) +
                       " modalities; name those to use");
   }
+  std::sort(names.begin(), names.end(), modality_before);
+  names.erase(std::unique(names.begin(), names.end()), names.end());
   return names;
 }
 
@@ -207,7 +209,6 @@ Split build_split(const SplitFields& fields, const LoadOptions& options,
     throw input_error(place(fields) + "at least 2 modalities are needed, " +
                       std::to_string(split.modalities.size()) + " found");
   }
-  sort_modalities(split.modalities);
   const bool labelled = find_field(fields, options.labels_key) != nullptr;
   if (labelled || !options.allow_unlabelled) {
     split.labels = read_labels(fields, options.labels_key, split.count());

@@ -68,3 +68,11 @@ for PROTOCOL in (2, 3, 4, 5):
     data = {name: split(name, n) for name, n in (("train", 4), ("valid", 2), ("test", 3))}
     with open(f"{OUT}/mmsa_numpy{MAJOR}_protocol{PROTOCOL}.pkl", "wb") as f:
         pickle.dump(data, f, PROTOCOL)
+
+# Labels and ids in the other forms they come in.
+few = {name: {"text": counted((2, 2), "f4"), "audio": counted((2, 1, 3), "i2")} for name in ("train", "valid", "test")}
+few["train"].update(regression_labels=np.array(["1.5", "-2"]), id=np.array([b"a", b"b"]))
+few["valid"].update(regression_labels=["1.5", np.float32(-2)], id=[1, b"b"])
+few["test"].update(regression_labels=[[1.5], [-2]], id=np.arange(2), audio_lengths=[1, 0])
+with open(f"{OUT}/labels_numpy{MAJOR}_protocol4.pkl", "wb") as f:
+    pickle.dump(few, f, 4)
