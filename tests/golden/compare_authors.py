@@ -134,9 +134,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--authors", type=Path, required=True, help="a checkout of github taco-group/DecAlign")
     parser.add_argument("--write", type=Path, help="also write the authors' results as replay cases into this folder")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("case", nargs="*", help="names of cases; without any: all")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     authors = Authors(args.authors.resolve())
     print("| case | losses and outputs | gradients (worst tensor) | the authors' own float32 error |\n|---|---|---|---|")
     failed = False

@@ -35,8 +35,8 @@ CASES = {
     "self_attention": ({**SHALLOW, "use_cross_modal_attention": False, "attn_mask": True, "task_loss": "mae"}, THREE, UNEQUAL, {}),
     "self_attention_unmasked": ({**SHALLOW, "use_cross_modal_attention": False, "attn_mask": False}, THREE, LEVEL, {}),
     "hetero_sum": ({**SHALLOW, "hetero_cost_reduction": "sum", "task_loss": "smooth_l1", "smooth_l1_beta": 0.5,
-                    "gmm_var_floor": 0.05}, THREE, LEVEL, {}),
-    "mahalanobis": ({**SHALLOW, "local_proto_mahalanobis": True, "task_loss": "huber", "gmm_var_floor": 0.02}, THREE, LEVEL, {}),
+                    "gmm_var_floor": 0.05}, THREE, LEVEL, {"double": True}),
+    "mahalanobis": ({**SHALLOW, "local_proto_mahalanobis": True, "task_loss": "huber", "gmm_var_floor": 0.02}, THREE, LEVEL, {"column": True}),
     "width_is_d": ({**SHALLOW, **KERNEL5, "use_sequence_mask": True}, dict(text=10, audio=6, vision=7), UNEQUAL, {"padding": True}),
     "few_samples": ({**SHALLOW, "num_prototypes": 5}, THREE, LEVEL, {"batch": 3}),
     "even_start": ({**SHALLOW, "mmd_bandwidth": 0.5, "gmm_var_floor": 0.05}, THREE, LEVEL, {"batch": 8}),
@@ -82,8 +82,9 @@ def make_weights(shapes, rng):
     return weights
 
 
-def make_batch(config, widths, steps, size, rng, padding=False, lengths=False):
-    """Features that move with the label; `padding` zeroes the ends of audio and vision, `lengths` tells the ends of all."""
+def make_batch(config, widths, steps, size, rng, padding=False, lengths=False, column=False, double=False):
+    """Features that move with the label; `padding` zeroes the ends of audio and vision, `lengths` tells the ends of all,
+    `column` gives labels [B, 1], `double` stores the same values as float64."""
     classes = config.get("train_mode") == "classification"
     labels = np.arange(size) % config["num_classes"] if classes else np.round(rng.uniform(-3, 3, size) * 5) / 5
     if not classes:
@@ -100,7 +101,9 @@ def make_batch(config, widths, steps, size, rng, padding=False, lengths=False):
             batch[f"{name}_lengths"] = torch.from_numpy(ends.astype(np.int64))
         batch[name] = torch.from_numpy(x)
     batch["labels"] = torch.from_numpy(labels.astype(np.int64 if classes else np.float32))
-    return batch
+    if column:
+        batch["labels"] = batch["labels"][:, None].contiguous()
+    return reference.cast(batch, torch.float64) if double else batch
 
 
 def relative_error(value, expected):
@@ -110,7 +113,7 @@ def relative_error(value, expected):
 
 
 def versions():
-    return {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    return f"torch {torch.__version__}\nnumpy {np.__version__}\npython {platform.python_version()}\n"
 
 
 def own_memory(tensors):
@@ -128,9 +131,9 @@ def write_case(folder, config, weights, batches, run, steps=0, rate=LEARNING_RAT
     if steps:
         (folder / "steps.json").write_text(json.dumps({"steps": steps, "learning_rate": rate}) + "\n")
     exact, single = run(torch.float64), run(torch.float32)
-    save_file(own_memory(exact), folder / "expected.safetensors", metadata=versions())
+    save_file(own_memory(exact), folder / "expected.safetensors", metadata={"versions": versions()})
     if keep_f32:
-        save_file(own_memory(single), folder / "expected_f32.safetensors", metadata=versions())
+        save_file(own_memory(single), folder / "expected_f32.safetensors", metadata={"versions": versions()})
     errors = {n: float(f"{relative_error(single[n], exact[n]):.3g}") for n in exact}
     (folder / "f32_error.json").write_text(json.dumps(errors, indent=0) + "\n")
     return exact, errors
@@ -147,7 +150,7 @@ def make_inputs(name, full=False):
         config |= dict(zip(keys, sizes[name.removeprefix("steps_")]))
     rng = np.random.Generator(np.random.PCG64(sum(map(ord, name))))
     weights = make_weights(reference.parameter_shapes(config, widths), rng)
-    flags = {k: extra[k] for k in ("padding", "lengths") if k in extra}
+    flags = {k: extra[k] for k in ("padding", "lengths", "column", "double") if k in extra}
     count = 3 if extra.get("steps") else 1
     return config, weights, [make_batch(config, widths, steps, size, rng, **flags) for _ in range(count)], extra.get("steps", 0)
 
@@ -170,7 +173,7 @@ def main():
         losses = " ".join(f"{k.removesuffix('_loss')} {exact[k].item():.4g}" for k in reference.LOSSES if k in exact)
         print(f"{name:24s} {losses or 'curve ' + ' '.join(f'{v:.4f}' for v in exact['curve.total_loss'].tolist())}"
               f"  float32 error up to {max(errors.values()):.1e}")
-    (args.out / "VERSIONS.txt").write_text("".join(f"{k} {v}\n" for k, v in versions().items()))
+    (args.out / "VERSIONS.txt").write_text(versions())
 
 
 if __name__ == "__main__":
