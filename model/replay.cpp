@@ -122,7 +122,8 @@ void replay(const ReplayOptions& options) {
   const Config config = fit_config(parse_config(read_json(options.config), options.config), weights, sizes);
   Network network(config, sizes, options.config);
   load_weights(network.parameters(), weights);
-  network.set_class_weights(std::vector<real>(config.class_weights.begin(), config.class_weights.end()));
+  const std::vector<float> class_weights(config.class_weights.begin(), config.class_weights.end());  // as the release
+  network.set_class_weights(std::vector<real>(class_weights.begin(), class_weights.end()));
   std::vector<Batch> inputs;
   for (const std::string& prefix : prefixes) inputs.push_back(read_batch(batches, prefix, network));
 
