@@ -13,7 +13,7 @@ enum class GmmInit {
 struct GmmOptions {
   int64_t components = 8;  ///< K >= 1
   int64_t iterations = 5;  ///< EM steps, >= 0
-  double variance_floor = 1e-4;
+  double variance_floor = 1e-4;  ///< > 0
   GmmInit init = GmmInit::linspace;
   uint64_t seed = 0;  ///< kmeanspp only
 };
@@ -37,10 +37,11 @@ struct GmmShape {
 ///   from (weights, means, variances);  choice [M, K]: row of each component's start. The last two
 ///   are kept for the backward pass.
 ///
-/// max(a, b) passes the gradient to a where a >= b (torch.clamp_min). The variance of the M-step is
-/// computed about mu_k, which the formula above equals when N_k is not floored; see the backward
-/// pass. B = 1, B < K, equal rows and zeros are all finite. Throws std::invalid_argument for B < 1,
-/// K < 1 or a span that does not fit.
+/// max(a, b) passes the gradient to a where a > b. round(linspace) is computed in float whatever
+/// the build, step = (B - 1) / (K - 1), k < K / 2: k step, else (B - 1) - (K - 1 - k) step, as
+/// PyTorch does; from exact arithmetic it differs in ties only, from K = 15 on. B = 1, B < K, equal
+/// rows and zeros are all finite. Throws std::invalid_argument for B < 1, K < 1 or a span that does
+/// not fit.
 void gmm_forward(const Cpu&, const GmmShape&, In x, Out weights, Out means, Out variances,
                  Out posteriors, Out marginals, Out history, std::span<int32_t> choice, Scratch);
 void gmm_forward(const Cuda&, const GmmShape&, In x, Out weights, Out means, Out variances,

@@ -29,34 +29,36 @@ struct SinkhornShape {
 };
 
 /// value = <T, C> + epsilon * entropy(T),  C(k_1 .. k_M) = sum over i < j of C_ij(k_i, k_j),
-/// T = G u_1 x ... x u_M,  G = exp(-C / epsilon); a sweep updates modalities 0, 1, .., M - 1, each
-/// with the newest others.
+/// T = G u_1 x ... x u_M,  G = exp(-C / epsilon). u starts at 1; a sweep updates modalities 0, 1,
+/// .., M - 1, each with the newest others.
 ///
-///   Release form (log_domain false): G = max(exp(-C / epsilon), 1e-30), u_m starts at 1 and
-///   becomes marginal_m / (contraction of G with the others + 1e-8), the entropy's log is
-///   log(max(T, 1e-8)). A clamped element passes no gradient. Transported mass is lost when C /
-///   epsilon exceeds about 60: read report[0]. Log domain: potentials f_m = log u_m, updates by
-///   log-sum-exp about the maximum, no clamps; a zero marginal entry carries no mass (0 log 0 = 0)
-///   and its potential counts as constant.
+///   Release form (log_domain false): G = max(exp(-C / epsilon), 1e-30), u_m = marginal_m * q_m
+///   with q_m = 1 / (contraction of G with the others + 1e-8); the entropy takes log(max(T, 1e-8))
+///   and the factor epsilon before its floor. A clamped element passes no gradient. Transported
+///   mass is lost when C / epsilon exceeds about 60: read report[0].
+///
+///   Log domain: q_m = 1 / contraction, stored as its logarithm, with no clamps and no limit on
+///   C / epsilon. The first sweep is a log-sum-exp about the maximum; later ones run on the kernel
+///   with the potentials absorbed (Schmitzer 2019, sec. 3). A marginal entry of 0 carries no mass
+///   (0 log 0 = 0) and gets gradient 0.
 ///
 ///   cost [M (M - 1) / 2, K, K], pairs in lexicographic order;  marginals [M, K], >= 0
-///   scalings [max(max_sweeps, 1), M, K], double: u (log domain: log u) after every sweep, kept for
-///   the backward pass
+///   scalings [max_sweeps, M, K], double: q (log domain: log q) after every sweep, kept for the
+///   backward pass; only the sweeps done are written
 ///   value [1];  report [3]: transported mass, L1 marginal error (sum over m of |marginal of T -
 ///   marginals|_1), sweeps done
 ///
-/// max_sweeps = 0: u = 1. Throws std::invalid_argument for sizes out of range, epsilon not finite
+/// max_sweeps = 0: u = 1. Throws std::invalid_argument for sizes out of range, epsilon not finite,
 /// or a span that does not fit.
 void sinkhorn_forward(const Cpu&, const SinkhornShape&, In cost, In marginals,
                       std::span<double> scalings, Out value, Out report, Scratch);
 void sinkhorn_forward(const Cuda&, const SinkhornShape&, In cost, In marginals,
                       std::span<double> scalings, Out value, Out report, Scratch);
 
-/// dcost, dmarginals accumulate. The unrolled form is the exact derivative of the forward pass as
-/// it ran (with a tolerance: of the sweeps done). The envelope form takes T of the last sweep for
-/// converged: dcost_ij = pair marginal of T, dmarginals_m = epsilon log u_m shifted to mean 0 under
-/// the marginal (a constant shift of it acts on no normalised marginal); entries with u = 0 or an
-/// infinite potential get 0.   dvalue [1]
+/// dcost, dmarginals accumulate. Unrolled: the exact derivative of the forward pass as it ran (with
+/// a tolerance: of the sweeps done). Envelope: T of the last sweep is taken for converged; dcost_ij
+/// = pair marginal of T, dmarginals_m = epsilon log u_m, shifted to mean 0 under the marginal (a
+/// constant acts on no normalised marginal); entries with u = 0 get 0.   dvalue [1]
 void sinkhorn_backward(const Cpu&, const SinkhornShape&, In cost, In marginals,
                        std::span<const double> scalings, In report, In dvalue, InOut dcost,
                        InOut dmarginals, Scratch);
