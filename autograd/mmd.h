@@ -1,0 +1,12 @@
+// Maximum mean discrepancy as an op.
+#pragma once
+
+#include "autograd/tape.h"
+#include "kernels/mmd.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+/// z [M, B, p] -> [1]. See kernels/mmd.h.
+Tensor mmd(Tape&, const Tensor& z, double bandwidth);
+
+}  // namespace decalign::inline DECALIGN_REAL

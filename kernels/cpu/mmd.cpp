@@ -1,0 +1,95 @@
+#include "kernels/mmd.h"
+
+#include <cmath>
+
+#include "kernels/cpu/carve.h"
+#include "kernels/cpu/parallel.h"
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+// One task per pair of modalities i <= j, each with a gradient of its own that is added in order.
+int64_t task_count(const MmdShape& s) { return s.modalities * (s.modalities + 1) / 2; }
+
+int64_t values(const MmdShape& s) { return s.batch * s.width; }
+
+// Sum of the kernel over the pairs of rows (a < b if `same`), and its gradient times `weight`.
+double block(const MmdShape& s, const real* x, const real* y, bool same, double weight, real* dx,
+             real* dy) {
+  const int64_t n = s.batch, p = s.width;
+  const real scale = real(-0.5 / s.bandwidth), slope = real(-weight / s.bandwidth);
+  double sum = 0;
+  for (int64_t a = 0; a < n; ++a)
+    for (int64_t b = same ? a + 1 : 0; b < n; ++b) {
+      const real *xa = x + a * p, *yb = y + b * p;
+      real distance = 0;
+#pragma omp simd reduction(+ : distance)
+      for (int64_t t = 0; t < p; ++t) {
+        const real e = xa[t] - yb[t];
+        distance += e * e;
+      }
+      const real k = std::exp(scale * distance);
+      sum += double(k);
+      if (dx == nullptr) continue;
+      const real g = slope * k;
+      real *da = dx + a * p, *db = dy + b * p;
+#pragma omp simd
+      for (int64_t t = 0; t < p; ++t) {
+        const real e = g * (xa[t] - yb[t]);
+        da[t] += e;
+        db[t] -= e;
+      }
+    }
+  return sum;
+}
+
+}  // namespace
+
+size_t mmd_scratch_bytes(const Cpu&, const MmdShape& s) {
+  return carve_bytes<double>(task_count(s)) + carve_bytes<real>(task_count(s) * 2 * values(s));
+}
+
+void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient, Scratch scratch) {
+  expect(s.modalities >= 0 && s.batch >= 0 && s.width >= 0, "mmd: sizes out of range");
+  expect(s.bandwidth > 0 && std::isfinite(s.bandwidth), "mmd: bandwidth must be positive");
+  const int64_t M = s.modalities, n = values(s), tasks = task_count(s);
+  expect(std::ssize(z) == M * n, "mmd: z must be [M, B, p]");
+  expect(value.size() == 1, "mmd: value must have one element");
+  expect(gradient.empty() || gradient.size() == z.size(), "mmd: gradient must have the size of z");
+  expect(scratch.size() >= mmd_scratch_bytes(be, s), "mmd: scratch too small");
+  std::fill(gradient.begin(), gradient.end(), real(0));
+  value[0] = 0;
+  if (M < 2 || s.batch == 0) return;
+
+  double* partial = carve<double>(scratch, tasks);
+  real* work = carve<real>(scratch, tasks * 2 * n);
+  const double batch2 = double(s.batch) * double(s.batch), pairs = double(M * (M - 1) / 2);
+  // Of one unordered pair of rows in the value: within a modality, between two.
+  const double within = 2 * 2 / double(M) / batch2, between = -2 / (pairs * batch2);
+  parallel_for(be, tasks, [&](int64_t task) {
+    int64_t i = 0, rest = task;
+    while (rest >= M - i) rest -= M - i++;
+    const int64_t j = i + rest;
+    const bool same = i == j;
+    real* dx = gradient.empty() ? nullptr : work + task * 2 * n;
+    if (dx != nullptr) std::fill(dx, dx + (same ? n : 2 * n), real(0));
+    const double sum = block(s, z.data() + i * n, z.data() + j * n, same, same ? within : between,
+                             dx, dx == nullptr || same ? dx : dx + n);
+    partial[task] = same ? within * (sum + 0.5 * double(s.batch)) : between * sum;
+  });
+  double total = 0;
+  for (int64_t task = 0; task < tasks; ++task) total += partial[task];
+  value[0] = real(total);
+  if (gradient.empty()) return;
+  int64_t task = 0;
+  for (int64_t i = 0; i < M; ++i)
+    for (int64_t j = i; j < M; ++j, ++task)
+      for (int side = 0; side < (i == j ? 1 : 2); ++side) {
+        const real* from = work + task * 2 * n + side * n;
+        real* to = gradient.data() + (side == 0 ? i : j) * n;
+#pragma omp simd
+        for (int64_t t = 0; t < n; ++t) to[t] += from[t];
+      }
+}
+
+}  // namespace decalign::inline DECALIGN_REAL
