@@ -126,13 +126,13 @@ inline real max_lanes(vreal v) {
 #endif
 }
 
-/// e^x, within 2 ulp. Results below the smallest normal number are 0, above the largest inf; NaN
-/// stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r.
+/// e^x, within 2 ulp. Results below 1.5 times the smallest normal number are 0, above the largest
+/// inf; NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r.
 inline vreal vexp(vreal x) {
 #ifdef DECALIGN_F64
   constexpr real log2e = 1.4426950408889634, ln2_hi = 6.93145751953125e-1,
                  ln2_lo = 1.42860682030941723212e-6, magic = 6755399441055744.0;
-  constexpr real lowest = -708.3964185322641, highest = 709.782712893384;
+  constexpr real lowest = -708.04, highest = 709.782712893384;
   constexpr int mantissa = 52, bias = 1023;
   constexpr real c[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
                         1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
@@ -140,7 +140,7 @@ inline vreal vexp(vreal x) {
 #else
   constexpr real log2e = 1.44269504f, ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f,
                  magic = 12582912.0f;
-  constexpr real lowest = -87.3365448f, highest = 88.7228394f;
+  constexpr real lowest = -86.98f, highest = 88.7228394f;
   constexpr int mantissa = 23, bias = 127;
   constexpr real c[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                         4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};

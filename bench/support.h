@@ -1,0 +1,73 @@
+// Benchmark helpers: inputs, the processor's measured peak, columns.
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <chrono>
+#include <random>
+#include <vector>
+
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/simd.h"
+
+namespace decalign::inline DECALIGN_REAL::bench {
+
+using Values = std::vector<real>;
+
+inline Values uniform(int64_t n, unsigned seed) {
+  std::mt19937 rng(seed);
+  Values v(static_cast<size_t>(n));
+  for (real& e : v) e = real(double(rng()) / 2147483648.0 - 1);
+  return v;
+}
+
+/// GFLOP/s of independent fused multiply-adds in registers on this many threads, best of several.
+inline double peak_gflops(int threads) {
+  constexpr int kChains = 12;
+  constexpr int64_t kSteps = 400000;
+  double best = 0;
+  for (int repeat = 0; repeat < 8; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    real sink = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : sink)
+    {
+      vreal acc[kChains];
+      for (int c = 0; c < kChains; ++c) acc[c] = broadcast(real(c));
+      vreal a = broadcast(real(0.999)), b = broadcast(real(1e-3));
+      asm volatile("" : "+v"(a), "+v"(b));
+      for (int64_t i = 0; i < kSteps; ++i)
+#pragma GCC unroll 12
+        for (int c = 0; c < kChains; ++c) acc[c] = acc[c] * a + b;
+      for (int c = 0; c < kChains; ++c) sink += sum_lanes(acc[c]);
+    }
+    benchmark::DoNotOptimize(sink);
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    best = std::max(best, 2e-9 * double(kSteps) * kChains * double(kLanes) * threads / time.count());
+  }
+  return best;
+}
+
+/// Columns GFLOP/s and, in percent, of the peak, from the fastest iteration: the machine is shared.
+class Best {
+ public:
+  template <class F>
+  void time(benchmark::State& state, F f) {
+    const auto start = std::chrono::steady_clock::now();
+    f();
+    const std::chrono::duration<double> t = std::chrono::steady_clock::now() - start;
+    state.SetIterationTime(t.count());
+    seconds_ = std::min(seconds_, t.count());
+  }
+  void report(benchmark::State& state, double flop, int threads) const {
+    static const double peak[] = {peak_gflops(1), peak_gflops(2)};
+    const double gflops = flop / seconds_ * 1e-9;
+    state.counters["best_us"] = seconds_ * 1e6;
+    state.counters["GFLOP/s"] = gflops;
+    state.counters["peak%"] = 100 * gflops / peak[threads > 1];
+  }
+
+ private:
+  double seconds_ = 1e9;
+};
+
+}  // namespace decalign::inline DECALIGN_REAL::bench
