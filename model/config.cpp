@@ -5,6 +5,7 @@
 #include <cstring>
 #include <cmath>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 

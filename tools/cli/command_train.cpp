@@ -3,6 +3,7 @@
 
 #include <ctime>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "data/atomic_file.h"
 #include "model/baselines.h"

@@ -1,7 +1,7 @@
 // A run's folder: what was asked for, where the seeds' files lie, which config applies.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
