@@ -23,9 +23,8 @@ bool modality_before(const std::string& a, const std::string& b) {
 }
 
 void sort_modalities(std::vector<Sequences>& modalities) {
-  std::sort(modalities.begin(), modalities.end(), [](const Sequences& a, const Sequences& b) {
-    return modality_before(a.name, b.name);
-  });
+  std::sort(modalities.begin(), modalities.end(),
+            [](const Sequences& a, const Sequences& b) { return modality_before(a.name, b.name); });
 }
 
 }  // namespace decalign
