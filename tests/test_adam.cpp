@@ -38,7 +38,8 @@ TEST_CASE("adam: matches the formula over several steps", "[kernels][adam]") {
         o.weight_decay = decay;
         o.clip = clip;
         const Run got = steps(Cpu{1}, o, n, 5);
-        for (int threads : {2, 5}) REQUIRE(steps(Cpu{threads}, o, n, 5).parameter == got.parameter);
+        for (int threads : {2, 5})
+          REQUIRE((steps(Cpu{threads}, o, n, 5).parameter == got.parameter));
         const Values start = uniform(n, -1, 1, 1);
         std::vector<double> p(start.begin(), start.end()), m(p.size(), 0.0), v(p.size(), 0.0);
         for (int t = 1; t <= 5; ++t) {

@@ -64,7 +64,7 @@ TEST_CASE("contrastive: matches the definition, every thread count gives the sam
           REQUIRE((value.intact() && gradient.intact()));
           require_close(value.span(), {reference(x, B, F, c, tau)}, 64, 1 / tau);
           if (threads == 1) bits = gradient.values();
-          REQUIRE(gradient.values() == bits);
+          REQUIRE((gradient.values() == bits));
         }
       }
 }

@@ -67,7 +67,7 @@ TEST_CASE("decoupling: outputs stay in bounds, every thread count gives the same
     for (const Guarded* x : {&ds, &dc})
       for (real v : x->values()) all.push_back(v);
     if (bits.empty()) bits = all;
-    REQUIRE(all == bits);
+    REQUIRE((all == bits));
   }
 }
 

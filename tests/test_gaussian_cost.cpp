@@ -36,7 +36,7 @@ TEST_CASE("gaussian_cost: matches the definition in lexicographic order",
           REQUIRE(cost.intact());
           require_close(cost.span(), want, 64, scale);
           if (threads == 1) bits = cost.values();
-          REQUIRE(cost.values() == bits);
+          REQUIRE((cost.values() == bits));
         }
       }
 }

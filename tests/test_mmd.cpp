@@ -47,7 +47,7 @@ TEST_CASE("mmd: matches the definition, every thread count gives the same bits",
           REQUIRE((value.intact() && gradient.intact() && value.values() == without.values()));
           require_close(value.span(), {reference(z, M, B, p, bandwidth)}, 32);
           if (threads == 1) bits = gradient.values();
-          REQUIRE(gradient.values() == bits);
+          REQUIRE((gradient.values() == bits));
         }
       }
 }

@@ -65,7 +65,7 @@ TEST_CASE("moments: matches the definition", "[kernels][moments]") {
               (mean.intact() && cov.intact() && skew.intact() && value.intact() && dz.intact()));
           require_close(value.span(), {reference(z, M, B, p, reduction)}, 256, scale);
           if (threads == 1) bits = dz.values();
-          REQUIRE(dz.values() == bits);
+          REQUIRE((dz.values() == bits));
         }
       }
 }

@@ -70,7 +70,7 @@ TEST_CASE("prototype: matches the definition, every thread count gives the same 
         for (const Guarded* g : {&dx, &dw, &dmu, &dv})
           for (real e : g->values()) all.push_back(e);
         if (threads == 1) bits = all;
-        REQUIRE(all == bits);
+        REQUIRE((all == bits));
       }
     }
 }

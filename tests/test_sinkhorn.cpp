@@ -177,7 +177,7 @@ TEST_CASE("sinkhorn: tolerance ends the sweeps, and the report says so", "[kerne
   REQUIRE(got.report[1] <= 2e-6);
   o.max_sweeps = int64_t(got.report[2]);
   o.tolerance = 0;
-  REQUIRE(run(Cpu{1}, p, o).value == got.value);
+  REQUIRE((run(Cpu{1}, p, o).value == got.value));
 }
 
 TEST_CASE("sinkhorn: envelope gradient is the plan's pair marginals and agrees with unrolling",
