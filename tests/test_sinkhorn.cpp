@@ -247,7 +247,7 @@ TEST_CASE("sinkhorn: unrolled gradient", "[autograd][sinkhorn]") {
         const Problem p(c.M, c.K, c.scale);
         if (!log_domain && c.scale / c.epsilon > 10)
           continue;  // clamps within the differences' reach
-        if (log_domain && entropy == OtEntropy::log && c.sweeps == 0) continue;  // constant: 0
+        if (entropy == OtEntropy::log && c.sweeps == 0) continue;  // the value is constant: 0
         SinkhornOptions o = options(log_domain, c.epsilon, c.sweeps);
         o.entropy = entropy;
         gradcheck(
@@ -257,6 +257,19 @@ TEST_CASE("sinkhorn: unrolled gradient", "[autograd][sinkhorn]") {
             },
             1e-8, 1e-2 * c.epsilon);
       }
+}
+
+TEST_CASE("sinkhorn: clamped kernel elements pass no gradient", "[autograd][sinkhorn]") {
+  Problem all(3, 2, 1), some(3, 3, 1);
+  for (real& c : all.cost) c += 5;  // every C / epsilon beyond 75
+  for (size_t i = 0; i < some.cost.size(); i += 4) some.cost[i] += 20;
+  for (const Problem* p : {&all, &some})
+    gradcheck(
+        devices()[0], {{3, p->K, p->K}, {3, p->K}}, {p->cost, p->marginals},
+        [&](Tape& tape, const std::vector<Tensor>& x) {
+          return sinkhorn(tape, x[0], x[1], options(false, 0.2, 5)).value;
+        },
+        1e-8, 1e-3);
 }
 
 TEST_CASE("sinkhorn: log-domain gradient when the potentials leave one kernel's range",
