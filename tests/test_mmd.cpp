@@ -1,0 +1,84 @@
+// Maximum mean discrepancy.
+#include <array>
+
+#include "autograd/mmd.h"
+#include "tests/support.h"
+
+using namespace decalign;
+using namespace decalign::test;
+
+namespace {
+
+double reference(const Values& z, int64_t M, int64_t B, int64_t p, double bandwidth) {
+  const auto kernel_mean = [&](int64_t i, int64_t j) {
+    double sum = 0;
+    for (int64_t a = 0; a < B; ++a)
+      for (int64_t b = 0; b < B; ++b) {
+        double d2 = 0;
+        for (int64_t t = 0; t < p; ++t)
+          d2 += std::pow(
+              double(z[size_t((i * B + a) * p + t)]) - double(z[size_t((j * B + b) * p + t)]), 2);
+        sum += std::exp(-d2 / (2 * bandwidth)) / double(B * B);
+      }
+    return sum;
+  };
+  double total = 0, pairs = 0;
+  for (int64_t i = 0; i < M; ++i)
+    for (int64_t j = i + 1; j < M; ++j, pairs += 1)
+      total += kernel_mean(i, i) + kernel_mean(j, j) - 2 * kernel_mean(i, j);
+  return pairs > 0 && B > 0 ? total / pairs : 0;
+}
+
+}  // namespace
+
+TEST_CASE("mmd: matches the definition, every thread count gives the same bits", "[kernels][mmd]") {
+  for (const auto& [M, B, p] : std::vector<std::array<int64_t, 3>>{
+           {3, 32, 40}, {2, 1, 1}, {1, 7, 3}, {5, 7, 33}, {3, 33, 2}, {3, 0, 4}, {2, 3, 0}})
+    for (double scale : {1.0, 1e-3, 1e3})
+      for (double bandwidth : {1.0, 10.0}) {
+        const Values z = uniform(M * B * p, -scale, scale);
+        Values bits;
+        for (int threads : {1, 2, 5}) {
+          const MmdShape s{M, B, p, bandwidth};
+          Guarded value(1), gradient(M * B * p), without(1);
+          Workspace scratch(mmd_scratch_bytes(Cpu{}, s));
+          mmd_forward(Cpu{threads}, s, z, value.span(), gradient.span(), scratch.span());
+          mmd_forward(Cpu{threads}, s, z, without.span(), {}, scratch.span());
+          REQUIRE((value.intact() && gradient.intact() && value.values() == without.values()));
+          require_close(value.span(), {reference(z, M, B, p, bandwidth)}, 32);
+          if (threads == 1) bits = gradient.values();
+          REQUIRE((gradient.values() == bits));
+        }
+      }
+}
+
+TEST_CASE("mmd: equal batches have distance 0 and gradient 0", "[kernels][mmd]") {
+  const int64_t B = 7, p = 3;
+  Values z = uniform(B * p, -1, 1), all;
+  for (int m = 0; m < 3; ++m) all.insert(all.end(), z.begin(), z.end());
+  Values value(1), gradient(all.size());
+  const MmdShape s{3, B, p, 1};
+  Workspace scratch(mmd_scratch_bytes(Cpu{}, s));
+  mmd_forward(Cpu{}, s, all, value, gradient, scratch.span());
+  require_close(value, {0}, 8);
+  require_close(gradient, std::vector<double>(all.size(), 0.0), 8);
+}
+
+TEST_CASE("mmd: bandwidth and spans are checked", "[autograd][mmd][errors]") {
+  Tape tape;
+  Values z(12);
+  const Tensor x = tape.leaf({2, 3, 2}, z);
+  for (double bandwidth : {0.0, -1.0, double(NAN)})
+    REQUIRE_THROWS_AS(mmd(tape, x, bandwidth), std::invalid_argument);
+  REQUIRE_THROWS_AS(mmd(tape, tape.leaf({12}, z), 1), std::invalid_argument);
+  Values value(2);
+  REQUIRE_THROWS_AS(mmd_forward(Cpu{}, {2, 3, 2, 1}, z, value, {}, {}), std::invalid_argument);
+}
+
+#ifdef DECALIGN_F64
+TEST_CASE("mmd: gradient", "[autograd][mmd]") {
+  for (double bandwidth : {1.0, 0.3})
+    gradcheck(devices()[1], {{3, 5, 4}}, {uniform(60, -1, 1)},
+              [&](Tape& tape, const std::vector<Tensor>& x) { return mmd(tape, x[0], bandwidth); });
+}
+#endif

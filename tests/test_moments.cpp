@@ -1,0 +1,117 @@
+// Matching of mean, covariance and skewness.
+#include <array>
+
+#include "autograd/moments.h"
+#include "tests/support.h"
+
+using namespace decalign;
+using namespace decalign::test;
+
+namespace {
+
+using Doubles = std::vector<double>;
+
+double reference(const Values& z, int64_t M, int64_t B, int64_t p, Reduction reduction) {
+  std::vector<std::array<Doubles, 3>> s;
+  for (int64_t m = 0; m < M; ++m) {
+    const auto Z = [&](int64_t n, int64_t j) { return double(z[size_t((m * B + n) * p + j)]); };
+    Doubles mean(size_t(p), 0.0), cov(size_t(p * p), 0.0), skew(size_t(p), 0.0);
+    for (int64_t j = 0; j < p; ++j)
+      for (int64_t n = 0; n < B; ++n) mean[size_t(j)] += Z(n, j) / double(B);
+    for (int64_t j = 0; j < p; ++j) {
+      double m2 = 0, m3 = 0;
+      for (int64_t n = 0; n < B; ++n) {
+        const double e = Z(n, j) - mean[size_t(j)];
+        m2 += e * e / double(B);
+        m3 += e * e * e / double(B);
+        for (int64_t l = 0; l < p; ++l)
+          cov[size_t(j * p + l)] +=
+              e * (Z(n, l) - mean[size_t(l)]) / double(std::max<int64_t>(B - 1, 1));
+      }
+      skew[size_t(j)] = m3 / std::pow(std::max(m2, 1e-6), 1.5);
+    }
+    s.push_back({mean, cov, skew});
+  }
+  double total = 0, pairs = 0;
+  for (int64_t i = 0; i < M; ++i)
+    for (int64_t j = i + 1; j < M; ++j, pairs += 1)
+      for (size_t part = 0; part < 3; ++part) {
+        double sum = 0;
+        for (size_t t = 0; t < s[size_t(i)][part].size(); ++t)
+          sum += std::pow(s[size_t(i)][part][t] - s[size_t(j)][part][t], 2);
+        total += reduction == Reduction::sum ? sum / 2 : sum / double(s[size_t(i)][part].size());
+      }
+  return pairs > 0 ? total / pairs : 0;
+}
+
+}  // namespace
+
+TEST_CASE("moments: matches the definition", "[kernels][moments]") {
+  for (Reduction reduction : {Reduction::sum, Reduction::mean})
+    for (const auto& [M, B, p] : std::vector<std::array<int64_t, 3>>{
+             {3, 32, 40}, {2, 1, 1}, {1, 7, 3}, {5, 7, 33}, {3, 2, 7}, {2, 129, 5}})
+      for (double scale : {1.0, 1e-4, 1e2}) {
+        const Values z = uniform(M * B * p, -scale, 2 * scale);
+        Values bits;
+        for (int threads : {1, 2, 5}) {
+          const Cpu be{threads};
+          const MomentsShape s{M, B, p, reduction};
+          Guarded mean(M * p), cov(M * p * p), skew(M * p), value(1), dz(M * B * p, 0);
+          Workspace scratch(moments_scratch_bytes(be, s));
+          moments_forward(be, s, z, mean.span(), cov.span(), skew.span(), value.span());
+          moments_backward(be, s, z, mean.span(), cov.span(), skew.span(), Values{1}, dz.span(),
+                           scratch.span());
+          REQUIRE(
+              (mean.intact() && cov.intact() && skew.intact() && value.intact() && dz.intact()));
+          require_close(value.span(), {reference(z, M, B, p, reduction)}, 256, scale);
+          if (threads == 1) bits = dz.values();
+          REQUIRE((dz.values() == bits));
+        }
+      }
+}
+
+TEST_CASE("moments: a common offset of 1e3 leaves covariance and skewness", "[kernels][moments]") {
+  const int64_t B = 33, p = 5;
+  Values z = uniform(2 * B * p, 0, 1), far = z;
+  for (real& e : z) e = std::round(e * 128) / 128;
+  for (size_t i = 0; i < z.size(); ++i) far[i] = z[i] + 1024;  // exact
+  const MomentsShape s{2, B, p, Reduction::mean};
+  Values mean(2 * p), cov(2 * p * p), skew(2 * p), cov2(cov), skew2(skew), value(1);
+  moments_forward(Cpu{}, s, z, mean, cov, skew, value);
+  moments_forward(Cpu{}, s, far, mean, cov2, skew2, value);
+  require_close(cov2, Doubles(cov.begin(), cov.end()), 2e3);
+  require_close(skew2, Doubles(skew.begin(), skew.end()), 1e4);
+}
+
+TEST_CASE("moments: no batch and zeros are 0, wrong spans throw", "[autograd][moments][errors]") {
+  for (int64_t B : {0, 1, 5}) {
+    Values z(size_t(3 * B * 2), 0), dz(z);
+    Tape tape;
+    const Tensor y = moment_matching(tape, tape.leaf({3, B, 2}, z, dz), Reduction::mean);
+    REQUIRE(y.value[0] == 0);
+    if (B == 0) continue;
+    tape.backward(y);
+    for (real g : dz) REQUIRE(g == 0);
+  }
+  Values z(6), cov(7), m(2), value(1);
+  REQUIRE_THROWS_AS(moments_forward(Cpu{}, {2, 3, 1, Reduction::sum}, z, m, cov, m, value),
+                    std::invalid_argument);
+}
+
+#ifdef DECALIGN_F64
+TEST_CASE("moments: gradient, clamped variances included", "[autograd][moments]") {
+  for (Reduction reduction : {Reduction::sum, Reduction::mean})
+    for (double scale : {1.0, 2e-4})
+      for (int64_t B : {1, 2, 6}) {
+        Values z = uniform(3 * B * 3, -scale, scale);
+        for (int64_t m = 0; m < 3; ++m)
+          for (int64_t i = 0; i < B * 3; ++i) z[size_t(m * B * 3 + i)] += real(m);
+        gradcheck(
+            devices()[1], {{3, B, 3}}, {z},
+            [&](Tape& tape, const std::vector<Tensor>& x) {
+              return moment_matching(tape, x[0], reduction);
+            },
+            1e-8, scale < 1 ? 1e-4 : 1e-3);
+      }
+}
+#endif
