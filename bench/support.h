@@ -43,7 +43,8 @@ inline double peak_gflops(int threads) {
     }
     benchmark::DoNotOptimize(sink);
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-    best = std::max(best, 2e-9 * double(kSteps) * kChains * double(kLanes) * threads / time.count());
+    best =
+        std::max(best, 2e-9 * double(kSteps) * kChains * double(kLanes) * threads / time.count());
   }
   return best;
 }

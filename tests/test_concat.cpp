@@ -1,6 +1,5 @@
 // The fusion head's input.
 #include "autograd/concat.h"
-
 #include "kernels/concat.h"
 #include "tests/support.h"
 

@@ -50,8 +50,7 @@ void exponentials(const AttentionShape& s, const AttentionHead& h, int64_t t, in
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
     if (whole < limit)
-      step(r, whole,
-           load_partial(rows + r * kTileKeys + whole, limit - whole, kMinusInfinity));
+      step(r, whole, load_partial(rows + r * kTileKeys + whole, limit - whole, kMinusInfinity));
     for (int64_t j = round_up(limit, kLanes); j < count; j += kLanes)
       store(rows + r * kTileKeys + j, vreal{});
     factor[r] = j0 == 0 ? real(0) : std::exp(before[r] - largest[r]);
@@ -71,8 +70,8 @@ void run_tile(const AttentionShape& s, const AttentionHead& h, int64_t t0, int64
   const int64_t keys = s.causal ? std::min(h.keys, t0 + n) : h.keys;
   for (int64_t j0 = 0; j0 < keys; j0 += kTileKeys) {
     const int64_t count = std::min(keys - j0, kTileKeys);
-    key_products(s, h, n, q.data() + h.query_offset + t0 * h.query_stride, h.query_stride,
-                 k.data(), j0, count, h.scale, scores);
+    key_products(s, h, n, q.data() + h.query_offset + t0 * h.query_stride, h.query_stride, k.data(),
+                 j0, count, h.scale, scores);
     const auto softmax = [&](auto rows, int64_t t) {
       exponentials<rows()>(s, h, t0 + t, j0, count, scores + t * kTileKeys, state.largest + t,
                            state.sum + t, state.factor + t);

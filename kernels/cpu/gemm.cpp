@@ -134,8 +134,8 @@ void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* pac
     real* panel = packed + j0 * k;
     for (int64_t l = 0; l < k; ++l)
       for (int64_t j = 0; j < width; j += kLanes)
-        store(panel + l * width + j, scale * load_strided(w + (j0 + j) * ldw + l, ldw,
-                                                          std::min(columns - j, kLanes)));
+        store(panel + l * width + j,
+              scale * load_strided(w + (j0 + j) * ldw + l, ldw, std::min(columns - j, kLanes)));
   }
 }
 
@@ -147,9 +147,9 @@ void multiply(int64_t rows, int64_t k, int64_t n, const real* a, int64_t lda, co
     const int vectors = columns > kLanes ? 2 : 1;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t r = piece_begin(rows, tiles, i), height = piece_begin(rows, tiles, i + 1) - r;
-      kMultiply[vectors - 1][size_t(height - 1)](
-          {k, a + r * lda, lda, packed + j0 * k, 0, bias ? bias + j0 : nullptr, c + r * ldc + j0,
-           ldc, columns - (vectors - 1) * kLanes, mode});
+      kMultiply[vectors - 1][size_t(height - 1)]({k, a + r * lda, lda, packed + j0 * k, 0,
+                                                  bias ? bias + j0 : nullptr, c + r * ldc + j0, ldc,
+                                                  columns - (vectors - 1) * kLanes, mode});
     }
   }
 }

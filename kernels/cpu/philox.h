@@ -11,8 +11,7 @@ namespace decalign::inline DECALIGN_REAL {
 
 /// A Dropout with its random state read, for one kernel call.
 struct KeepStream {
-  explicit KeepStream(const Dropout& d)
-      : threshold(d.threshold()), op(d.op), scale(d.scale()) {
+  explicit KeepStream(const Dropout& d) : threshold(d.threshold()), op(d.op), scale(d.scale()) {
     if (threshold > 0) seed = d.state->seed, step = d.state->step;
   }
   uint64_t seed = 0, step = 0;
