@@ -14,8 +14,10 @@ Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& z,
   bool wants_grad = any_grad(x, z);
   const auto groups = tape.take<LayerNormGroup>(std::ssize(parts));
   for (size_t g = 0; g < parts.size(); ++g) {
-    std::construct_at(&groups[g], LayerNormGroup{parts[g].row, parts[g].rows, parts[g].weight.value,
-                                                 parts[g].bias.value, {}, {}});
+    std::construct_at(
+        &groups[g],
+        LayerNormGroup{
+            parts[g].row, parts[g].rows, parts[g].weight.value, parts[g].bias.value, {}, {}});
     wants_grad = wants_grad || any_grad(parts[g].weight, parts[g].bias);
   }
   Tensor y = tape.make(x.shape, wants_grad);

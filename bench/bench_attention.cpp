@@ -17,10 +17,10 @@ struct Case {
   double rate;
 };
 constexpr Case kCases[] = {
-    {"mosi", 96, 50, 100, 8, 8, 0.2},     {"mosi without dropout", 96, 50, 100, 8, 8, 0},
-    {"mosei", 384, 46, 92, 6, 5, 0.1},    {"depth 4", 96, 50, 100, 4, 8, 0.1},
+    {"mosi", 96, 50, 100, 8, 8, 0.2},      {"mosi without dropout", 96, 50, 100, 8, 8, 0},
+    {"mosei", 384, 46, 92, 6, 5, 0.1},     {"depth 4", 96, 50, 100, 4, 8, 0.1},
     {"depth 16", 96, 50, 100, 16, 4, 0.1}, {"depth 32", 96, 50, 100, 32, 2, 0.1},
-    {"long", 8, 500, 1000, 8, 8, 0.1},    {"iemocap", 96, 1, 2, 6, 8, 0.1},
+    {"long", 8, 500, 1000, 8, 8, 0.1},     {"iemocap", 96, 1, 2, 6, 8, 0.1},
 };
 
 void attention(benchmark::State& state, const Case& c, bool backward) {
@@ -45,8 +45,7 @@ void attention(benchmark::State& state, const Case& c, bool backward) {
   forward();  // weights of all-one values sum to one, on average with dropout
   double mean = 0;
   for (real o : out) mean += double(o) / double(out.size());
-  if (!(std::abs(mean - 1) < (c.rate > 0 ? 0.2 : 1e-5)))
-    return state.SkipWithError("wrong result");
+  if (!(std::abs(mean - 1) < (c.rate > 0 ? 0.2 : 1e-5))) return state.SkipWithError("wrong result");
   v = uniform(std::ssize(v), 4);
   forward();
   Best best;
@@ -66,8 +65,9 @@ void attention(benchmark::State& state, const Case& c, bool backward) {
 int main(int argc, char** argv) {
   for (bool backward : {false, true})
     for (const Case& c : kCases)
-      benchmark::RegisterBenchmark((std::string(backward ? "backward " : "forward ") + c.name).c_str(),
-                                   [&c, backward](benchmark::State& s) { attention(s, c, backward); })
+      benchmark::RegisterBenchmark(
+          (std::string(backward ? "backward " : "forward ") + c.name).c_str(),
+          [&c, backward](benchmark::State& s) { attention(s, c, backward); })
           ->Arg(1)
           ->Arg(2)
           ->UseManualTime();

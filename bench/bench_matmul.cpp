@@ -18,9 +18,9 @@ struct Case {
   bool relu;
 };
 constexpr Case kCases[] = {
-    {"64->64", 1600, 64, 64, 3, 1, false},        {"64->256 relu", 1600, 64, 256, 3, 1, true},
-    {"256->64", 1600, 256, 64, 3, 1, false},      {"keys 64->5x64", 3200, 64, 64, 3, 5, false},
-    {"mosei 30->30", 6000, 30, 30, 3, 1, false},  {"iemocap 48->192", 32, 48, 192, 3, 1, true},
+    {"64->64", 1600, 64, 64, 3, 1, false},       {"64->256 relu", 1600, 64, 256, 3, 1, true},
+    {"256->64", 1600, 256, 64, 3, 1, false},     {"keys 64->5x64", 3200, 64, 64, 3, 5, false},
+    {"mosei 30->30", 6000, 30, 30, 3, 1, false}, {"iemocap 48->192", 32, 48, 192, 3, 1, true},
     {"head 384->1", 32, 384, 1, 1, 1, false},
 };
 
@@ -36,10 +36,10 @@ struct Problem {
     for (int64_t p = 0; p < parts; ++p) {
       const size_t size = size_t(s.n * s.k), n = size_t(s.n);
       const int64_t row = p / c.side_by_side * c.rows;
-      groups.push_back({row, row, c.rows, p % c.side_by_side * s.n,
-                        In(weight).subspan(size_t(p) * size, size), In(bias).subspan(size_t(p) * n, n),
-                        InOut(dweight).subspan(size_t(p) * size, size),
-                        InOut(dbias).subspan(size_t(p) * n, n)});
+      groups.push_back(
+          {row, row, c.rows, p % c.side_by_side * s.n, In(weight).subspan(size_t(p) * size, size),
+           In(bias).subspan(size_t(p) * n, n), InOut(dweight).subspan(size_t(p) * size, size),
+           InOut(dbias).subspan(size_t(p) * n, n)});
     }
     flop = 2.0 * double(c.rows * s.k * s.n * parts);
   }
@@ -47,7 +47,8 @@ struct Problem {
     const MatmulGroup& g = groups.back();
     double z = double(g.bias.back());
     for (int64_t l = 0; l < s.k; ++l)
-      z += double(x[size_t((s.x_rows - 1) * s.k + l)]) * double(g.weight[size_t((s.n - 1) * s.k + l)]);
+      z += double(x[size_t((s.x_rows - 1) * s.k + l)]) *
+           double(g.weight[size_t((s.n - 1) * s.k + l)]);
     const double got = double(y.back()) / (s.relu ? double(s.dropout.scale()) : 1);
     return std::abs(got - z) < 1e-3 || (s.relu && got == 0);
   }

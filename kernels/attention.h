@@ -23,7 +23,7 @@ struct AttentionShape {
       0;  ///< columns of the arrays that hold k and v; k and v start at their own column
   std::span<const KeyRange> ranges;  ///< [sequences, ranges_per_sequence]
   int64_t ranges_per_sequence = 1;
-  int64_t query_stride = 0;  ///< columns of the array that holds q; 0: width
+  int64_t query_stride = 0;          ///< columns of the array that holds q; 0: width
   bool causal = false;               ///< query t sees keys 0..t of its concatenation
   std::span<const Dropout> dropout;  ///< per modality, on the normalised weights; empty: none
 };

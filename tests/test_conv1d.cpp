@@ -1,6 +1,5 @@
 // Temporal convolution: definition, errors, gradients.
 #include "autograd/conv1d.h"
-
 #include "kernels/conv1d.h"
 #include "tests/support.h"
 

@@ -1,6 +1,5 @@
 // Row gather with scale and dropout: definition, share of kept elements, errors, gradients.
 #include "autograd/dropout.h"
-
 #include "tests/support.h"
 
 using namespace decalign;
@@ -22,8 +21,8 @@ TEST_CASE("dropout: equals its definition", "[kernels][dropout]") {
         for (int64_t i = 0; i < c.rows * width; ++i) {
           const int64_t e = c.y_row * width + i;
           const bool kept =
-              rate == 0 || (dropout_keep_bits(9, 1, 2, s.dropout.threshold(), uint64_t(e / 8)) >>
-                                (e % 8) & 1);
+              rate == 0 ||
+              (dropout_keep_bits(9, 1, 2, s.dropout.threshold(), uint64_t(e / 8)) >> (e % 8) & 1);
           const double factor = kept * 3 * double(s.dropout.scale());
           y[size_t(e)] = factor * double(x[size_t(c.x_row * width + i)]);
           dx[size_t(c.x_row * width + i)] += factor * double(dy[size_t(e)]);

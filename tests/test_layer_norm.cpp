@@ -1,6 +1,5 @@
 // Residual, dropout and layer normalisation: definition, errors, gradients.
 #include "autograd/layer_norm.h"
-
 #include "kernels/layer_norm.h"
 #include "tests/support.h"
 
@@ -18,16 +17,17 @@ void compare(int64_t rows, int64_t width, double rate, bool with_z) {
   const Values x = uniform(size, -2, 3, 1), z = uniform(with_z ? size : 0, -2, 2, 2),
                dy = uniform(size, -1, 1, 3), w = uniform(2 * width, 0, 2, 4),
                b = uniform(2 * width, -1, 1, 5);
-  std::vector<double> y(x.size()), dx(x.size(), 1), dz(x.size(), 1), dw(w.size(), 1), db(w.size(), 1);
+  std::vector<double> y(x.size()), dx(x.size(), 1), dz(x.size(), 1), dw(w.size(), 1),
+      db(w.size(), 1);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t g = r < border ? 0 : width;
     std::vector<double> v(static_cast<size_t>(width)), keep(v.size());
     double mean = 0, variance = 0, total = 0, along = 0;
     for (int64_t j = 0; j < width; ++j) {
       const int64_t e = r * width + j;
-      const bool kept = !s.dropout.on() ||
-                        (dropout_keep_bits(3, 4, 6, s.dropout.threshold(), uint64_t(e / 8)) >>
-                             (e % 8) & 1);
+      const bool kept =
+          !s.dropout.on() ||
+          (dropout_keep_bits(3, 4, 6, s.dropout.threshold(), uint64_t(e / 8)) >> (e % 8) & 1);
       keep[size_t(j)] = kept * double(s.dropout.scale());
       v[size_t(j)] = double(x[size_t(e)]) + (with_z ? keep[size_t(j)] * double(z[size_t(e)]) : 0);
       mean += v[size_t(j)] / double(width);
@@ -45,8 +45,8 @@ void compare(int64_t rows, int64_t width, double rate, bool with_z) {
     }
     for (int64_t j = 0; j < width; ++j) {
       const double hat = (v[size_t(j)] - mean) * rstd;
-      const double dr =
-          rstd * (double(dy[size_t(r * width + j)]) * double(w[size_t(g + j)]) - total - hat * along);
+      const double dr = rstd * (double(dy[size_t(r * width + j)]) * double(w[size_t(g + j)]) -
+                                total - hat * along);
       dx[size_t(r * width + j)] += dr;
       dz[size_t(r * width + j)] += dr * keep[size_t(j)];
     }
@@ -59,8 +59,8 @@ void compare(int64_t rows, int64_t width, double rate, bool with_z) {
       std::vector<LayerNormGroup> groups(2);
       for (size_t g = 0; g < 2; ++g) {
         const size_t at = g * size_t(width), n = size_t(width);
-        groups[g] = {g ? border : 0, g ? rows - border : border, In(w).subspan(at, n),
-                     In(b).subspan(at, n), gw.span().subspan(at, n), gb.span().subspan(at, n)};
+        groups[g] = {g ? border : 0,       g ? rows - border : border, In(w).subspan(at, n),
+                     In(b).subspan(at, n), gw.span().subspan(at, n),   gb.span().subspan(at, n)};
       }
       layer_norm_forward(be, s, groups, x, z, sum.span(), stats.span(), gy.span());
       Workspace scratch(layer_norm_scratch_bytes(be, s));

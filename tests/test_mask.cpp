@@ -1,6 +1,5 @@
 // Zeroing of padded rows.
 #include "autograd/mask.h"
-
 #include "kernels/mask.h"
 #include "tests/support.h"
 
@@ -40,9 +39,8 @@ TEST_CASE("mask_rows: rejects what does not fit", "[kernels][mask][errors]") {
 #ifdef DECALIGN_F64
 TEST_CASE("mask_rows: gradients", "[autograd][mask]") {
   const Values mask{1, 0, 1};
-  gradcheck(Device{}, {{3, 4}}, {uniform(12, -1, 1)},
-            [&](Tape& tape, const std::vector<Tensor>& in) {
-              return mask_rows(tape, in[0], mask);
-            });
+  gradcheck(
+      Device{}, {{3, 4}}, {uniform(12, -1, 1)},
+      [&](Tape& tape, const std::vector<Tensor>& in) { return mask_rows(tape, in[0], mask); });
 }
 #endif

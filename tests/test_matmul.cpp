@@ -1,6 +1,5 @@
 // Grouped dense layer: definition, epilogue, sharing, errors, gradients.
 #include "autograd/matmul.h"
-
 #include "kernels/matmul.h"
 #include "tests/support.h"
 
@@ -121,24 +120,28 @@ TEST_CASE("matmul: the network's layers", "[kernels][matmul]") {
 
 TEST_CASE("matmul: groups share weights and rows that overlap partly", "[kernels][matmul]") {
   MatmulShape s;
-  s.x_rows = 50, s.k = 9, s.n = 5, s.y_rows = 80, s.y_cols = 5;
-  const Values x = uniform(450, -1, 1), dy = uniform(400, -1, 1, 2), weight = uniform(45, -1, 1, 3);
-  for (const Device& device : devices())
-    device.run([&](const auto& be) {
-      Guarded dx(450, 0), dweight(45, 0), y(400);
-      MatmulGroup a{0, 0, 40, 0, weight, {}, dweight.span(), {}}, b = a;
-      b.x_row = 10, b.y_row = 40;
-      const std::vector<MatmulGroup> groups{a, b};
-      const Reference want(s, groups, x, dy);
-      Workspace scratch(matmul_scratch_bytes(be, s, groups));
-      matmul_forward(be, s, groups, x, y.span(), scratch.span());
-      matmul_backward(be, s, groups, x, {}, dy, dx.span(), scratch.span());
-      require_close(y.span(), want.y, 32);
-      require_close(dx.span(), want.dx, 32);
-      std::vector<double> sum = want.dweight[0];
-      for (size_t i = 0; i < sum.size(); ++i) sum[i] += want.dweight[1][i];
-      require_close(dweight.span(), sum, 64);
-    });
+  const int64_t rows = 2000;  // enough for a race to have a chance to show
+  s.x_rows = rows + 10, s.k = 9, s.n = 5, s.y_rows = 4 * rows, s.y_cols = 5;
+  const Values x = uniform(s.x_rows * 9, -1, 1), dy = uniform(4 * rows * 5, -1, 1, 2),
+               weight = uniform(45, -1, 1, 3);
+  for (int repeat = 0; repeat < 10; ++repeat)
+    for (const Device& device : devices())
+      device.run([&](const auto& be) {
+        Guarded dx(s.x_rows * 9, 0), dweight(45, 0), y(4 * rows * 5);
+        std::vector<MatmulGroup> groups;
+        for (int64_t g = 0; g < 4; ++g)
+          groups.push_back({g % 2 * 10, g * rows, rows, 0, weight, {}, dweight.span(), {}});
+        const Reference want(s, groups, x, dy);
+        Workspace scratch(matmul_scratch_bytes(be, s, groups));
+        matmul_forward(be, s, groups, x, y.span(), scratch.span());
+        matmul_backward(be, s, groups, x, {}, dy, dx.span(), scratch.span());
+        require_close(y.span(), want.y, 32);
+        require_close(dx.span(), want.dx, 64);
+        std::vector<double> sum(45);
+        for (const auto& part : want.dweight)
+          for (size_t i = 0; i < 45; ++i) sum[i] += part[i];
+        require_close(dweight.span(), sum, 2000);
+      });
 }
 
 TEST_CASE("matmul: rejects what does not fit", "[kernels][matmul][errors]") {

@@ -1,6 +1,5 @@
 // Masked mean and temporal resampling: definition, errors, gradients.
 #include "autograd/pooling.h"
-
 #include "kernels/pooling.h"
 #include "tests/support.h"
 
@@ -80,11 +79,9 @@ TEST_CASE("pooling: rejects what does not fit", "[kernels][pooling][errors]") {
   REQUIRE_THROWS_AS(pooling_forward(Cpu{}, kRows, 2, x, mask, y), std::invalid_argument);
   REQUIRE_THROWS_AS(pooling_forward(Cpu{}, kRows, 2, x, {}, Out(y).first(7)),
                     std::invalid_argument);
-  REQUIRE_THROWS_AS(temporal_pooling_forward(Cpu{}, kRows, kOther, 2, x, y),
-                    std::invalid_argument);
+  REQUIRE_THROWS_AS(temporal_pooling_forward(Cpu{}, kRows, kOther, 2, x, y), std::invalid_argument);
   const Rows fewer{1, 2, std::span(kTo).first(3)};
-  REQUIRE_THROWS_AS(temporal_pooling_forward(Cpu{}, kRows, fewer, 2, x, y),
-                    std::invalid_argument);
+  REQUIRE_THROWS_AS(temporal_pooling_forward(Cpu{}, kRows, fewer, 2, x, y), std::invalid_argument);
 }
 
 #ifdef DECALIGN_F64

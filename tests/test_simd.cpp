@@ -6,7 +6,8 @@ using namespace decalign;
 using namespace decalign::test;
 
 TEST_CASE("simd: exp is within 2 ulp and right at its ends", "[kernels][simd]") {
-  const double lowest = sizeof(real) == 4 ? -86.97 : -708.03, highest = sizeof(real) == 4 ? 88.7 : 709.7;
+  const double lowest = sizeof(real) == 4 ? -86.97 : -708.03,
+               highest = sizeof(real) == 4 ? 88.7 : 709.7;
   Values x = uniform(200000, lowest, highest, 5);
   const Values small = uniform(50000, -1e-3, 1e-3, 6);
   x.insert(x.end(), small.begin(), small.end());
@@ -17,7 +18,8 @@ TEST_CASE("simd: exp is within 2 ulp and right at its ends", "[kernels][simd]") 
     for (size_t j = 0; j < size_t(kLanes); ++j) {
       const long double want = std::exp((long double)x[i + j]);
       const real rounded = real(want);
-      const long double ulp = std::nextafter(rounded, std::numeric_limits<real>::infinity()) - rounded;
+      const long double ulp =
+          std::nextafter(rounded, std::numeric_limits<real>::infinity()) - rounded;
       worst = std::max(worst, double(std::abs((long double)y[j] - want) / ulp));
     }
   }

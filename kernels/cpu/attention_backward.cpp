@@ -31,13 +31,13 @@ void score_gradients(const AttentionShape& s, const AttentionHead& h, int64_t t,
   const bool drop = h.keep.threshold > 0;
   if (drop) h.keep_run(s, t, j0, limit, bits);
   for (int64_t j = 0; j < limit; j += kLanes) {
-    const int64_t lanes = std::min(limit - j, kLanes);
-    const vreal p = vexp(load_partial(row + j, lanes, -std::numeric_limits<real>::infinity()) - lse);
-    vreal dropped = p, dp = load_partial(drow + j, lanes);
+    vreal score = load(row + j);
+    if (limit - j < kLanes)
+      score = load_partial(row + j, limit - j, -std::numeric_limits<real>::infinity());
+    const vreal p = vexp(score - lse);
+    vreal dropped = p, dp = load(drow + j);
     if (drop) {
-      uint32_t word;
-      std::memcpy(&word, bits + j / 8, 4);
-      word >>= j % 8;
+      const uint32_t word = lane_bits(bits, j);
       dropped = keep_lanes(word, p * h.keep.scale);
       dp = keep_lanes(word, dp * h.keep.scale);
     }
@@ -67,7 +67,11 @@ void add_to_keys(const AttentionShape& s, const AttentionHead& h, int64_t n, con
     for_key_runs(s, h.sequence, j0, count, [&](int64_t row, int64_t first, int64_t length) {
       for (int64_t i = 0; i < length; ++i) {
         real* to = gradient.data() + (row + i) * s.key_stride + h.column + c0;
-        for (int64_t c = 0; c < depth; ++c) to[c] += sum[c * kTileKeys + first + i];
+        for (int64_t c = 0; c < depth; c += kLanes) {
+          const int64_t lanes = std::min(depth - c, kLanes);
+          const vreal part = load_strided(sum + c * kTileKeys + first + i, kTileKeys, lanes);
+          store_partial(to + c, load_partial(to + c, lanes) + part, lanes);
+        }
       }
     });
   }
@@ -88,11 +92,10 @@ void run_tile(const AttentionShape& s, const AttentionHead& h, int64_t t0, int64
   add_to_keys(s, h, n, x.dout.data() + out, s.width, weights, j0, count, x.dv);
   add_to_keys(s, h, n, x.q.data() + query, h.query_stride, scores, j0, count, x.dk);
   if (x.dq.empty()) return;
-  alignas(64) real rows[kTileKeys * kTileDepth], packed[packed_size(kTileKeys, kTileDepth)];
+  alignas(64) real packed[packed_size(kTileKeys, kTileDepth)];
   for (int64_t c0 = 0; c0 < h.depth; c0 += kTileDepth) {
     const int64_t depth = std::min(h.depth - c0, kTileDepth);
-    gather_keys(s, h, j0, count, c0, depth, x.k.data(), rows);
-    pack(rows, depth, count, depth, packed);
+    pack_keys(s, h, j0, count, c0, depth, x.k.data(), packed);
     multiply(n, count, depth, scores, kTileKeys, packed, nullptr, x.dq.data() + query + c0,
              h.query_stride, Store::add);
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/attention.h"
 #include "kernels/cpu/gemm.h"
@@ -88,26 +89,61 @@ void for_key_runs(const AttentionShape& s, int64_t sequence, int64_t j0, int64_t
   }
 }
 
-/// to [count, depth] = columns [column, column + depth) of keys [j0, j0 + count).
-inline void gather_keys(const AttentionShape& s, const AttentionHead& h, int64_t j0, int64_t count,
-                        int64_t column, int64_t depth, const real* from, real* to) {
+/// packed [depth, count] (see gemm.h) = scale * columns c0.. of keys [j0, j0 + count), transposed.
+template <int Depth>
+void pack_keys_transposed(const AttentionShape& s, const AttentionHead& h, int64_t j0,
+                          int64_t count, int64_t c0, int64_t any_depth, const real* keys,
+                          real scale, real* packed) {
+  const int64_t depth = Depth ? Depth : any_depth;
+  const auto place = [&](int64_t j) {
+    const int64_t panel = j / (2 * kLanes) * (2 * kLanes);
+    const int64_t width = count - panel > kLanes ? 2 * kLanes : kLanes;
+    return std::pair(packed + panel * depth + (j - panel), width);
+  };
   for_key_runs(s, h.sequence, j0, count, [&](int64_t row, int64_t first, int64_t length) {
-    for (int64_t i = 0; i < length; ++i)
-      std::copy_n(from + (row + i) * s.key_stride + h.column + column, depth,
-                  to + (first + i) * depth);
+    for (int64_t i = 0; i < length; ++i) {
+      const real* from = keys + (row + i) * s.key_stride + h.column + c0;
+      const auto [to, width] = place(first + i);
+      for (int64_t c = 0; c < depth; ++c) to[c * width] = scale * from[c];
+    }
+  });
+  for (int64_t j = count; j < round_up(count, kLanes); ++j) {
+    const auto [to, width] = place(j);
+    for (int64_t c = 0; c < depth; ++c) to[c * width] = 0;
+  }
+}
+
+/// packed [count, depth] (see gemm.h) = columns c0.. of keys [j0, j0 + count).
+inline void pack_keys(const AttentionShape& s, const AttentionHead& h, int64_t j0, int64_t count,
+                      int64_t c0, int64_t depth, const real* keys, real* packed) {
+  for_key_runs(s, h.sequence, j0, count, [&](int64_t row, int64_t first, int64_t length) {
+    for (int64_t c = 0; c < depth; c += 2 * kLanes) {
+      const int64_t columns = std::min(depth - c, 2 * kLanes), width = round_up(columns, kLanes);
+      const real* from = keys + row * s.key_stride + h.column + c0 + c;
+      real* to = packed + c * count + first * width;
+      for (int64_t i = 0; i < length; ++i)
+        for (int64_t v = 0; v < width; v += kLanes)
+          store(to + i * width + v,
+                load_partial(from + i * s.key_stride + v, std::min(columns - v, kLanes)));
+    }
   });
 }
 
-/// c [queries, kTileKeys] = scale * rows of a (stride lda) times keys [j0, j0 + count) of `keys`.
+/// c [queries, kTileKeys] = scale * rows of a (stride lda) times keys [j0, j0 + count) of `keys`;
+/// columns up to the next multiple of kLanes are written, too.
 inline void key_products(const AttentionShape& s, const AttentionHead& h, int64_t queries,
                          const real* a, int64_t lda, const real* keys, int64_t j0, int64_t count,
                          real scale, real* c) {
-  alignas(64) real rows[kTileKeys * kTileDepth], packed[packed_size(kTileDepth, kTileKeys)];
+  alignas(64) real packed[packed_size(kTileDepth, kTileKeys)];
   for (int64_t c0 = 0; c0 < h.depth; c0 += kTileDepth) {
     const int64_t depth = std::min(h.depth - c0, kTileDepth);
-    gather_keys(s, h, j0, count, c0, depth, keys, rows);
-    pack_transposed(rows, depth, depth, count, packed, scale);
-    multiply(queries, depth, count, a + c0, lda, packed, nullptr, c, kTileKeys,
+    if (depth == 8)
+      pack_keys_transposed<8>(s, h, j0, count, c0, depth, keys, scale, packed);
+    else if (depth == 16)
+      pack_keys_transposed<16>(s, h, j0, count, c0, depth, keys, scale, packed);
+    else
+      pack_keys_transposed<0>(s, h, j0, count, c0, depth, keys, scale, packed);
+    multiply(queries, depth, round_up(count, kLanes), a + c0, lda, packed, nullptr, c, kTileKeys,
              c0 == 0 ? Store::overwrite : Store::add);
   }
 }

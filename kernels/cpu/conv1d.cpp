@@ -9,12 +9,31 @@
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
+constexpr int64_t kRows = 98;     // rows per task where sequences follow each other
 constexpr int64_t kTaps = 64;     // rows of the packed weight per task
 constexpr int64_t kColumns = 64;  // columns of the weight gradient per task
 
 // The `kernel` steps that make one row of y lie one after the other in x, so the convolution is a
 // product of overlapping rows of `span` elements with the weight as [channels, kernel, width].
 int64_t window(const Conv1dShape& s) { return s.kernel * s.width; }
+
+// The samples as runs of rows: one for each sequence, or a single one where rows of y follow each
+// other as those of x do.
+struct Runs {
+  Runs(const Conv1dShape& shape, const Rows& all) : s(shape), rows(all) {
+    for (int64_t b = 0; b < s.batch; ++b)
+      whole = whole && all.length(s.modality * s.batch + b) == s.steps;
+  }
+  int64_t count() const { return whole ? std::min<int64_t>(s.batch, 1) : s.batch; }
+  int64_t length(int64_t i) const {
+    return whole ? s.batch * s.steps : rows.length(s.modality * s.batch + i);
+  }
+  int64_t y_row(int64_t i) const { return rows.begin(s.modality * s.batch + i); }
+  int64_t x_row(int64_t i) const { return i * s.steps; }
+  const Conv1dShape& s;
+  const Rows& rows;
+  bool whole = s.kernel == 1;
+};
 
 void check(const Conv1dShape& s, const Rows& rows, In x, In weight) {
   expect_rows(rows, "conv1d: invalid rows");
@@ -54,19 +73,25 @@ void conv1d_forward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x,
     for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
       const int64_t columns = std::min(n - j0, 2 * kLanes), wide = round_up(columns, kLanes);
       real* panel = packed + j0 * k;
-      for (int64_t j = 0; j < wide; ++j)
-        for (int64_t i = begin; i < end; ++i)
-          for (int64_t u = 0; u < s.kernel; ++u)
-            panel[(u * s.width + i) * wide + j] =
-                j < columns ? weight[size_t(((j0 + j) * s.width + i) * s.kernel + u)] : real(0);
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t u = 0; u < s.kernel; ++u)
+          for (int64_t j = 0; j < wide; j += kLanes)
+            store(panel + (u * s.width + i) * wide + j,
+                  load_strided(weight.data() + ((j0 + j) * s.width + i) * s.kernel + u, k,
+                               std::min(columns - j, kLanes)));
     }
   });
-  parallel_for(be, s.batch, [&](int64_t b) {
-    const int64_t sequence = s.modality * s.batch + b;
-    if (rows.length(sequence) > 0)
-      multiply(rows.length(sequence), k, n, x.data() + b * s.steps * s.width, s.width, packed,
-               nullptr, y.data() + rows.begin(sequence) * n, n, Store::overwrite);
-  });
+  const Runs runs(s, rows);
+  if (runs.whole)
+    parallel_ranges(be, s.batch * s.steps, kRows, [&](int64_t begin, int64_t end) {
+      multiply(end - begin, k, n, x.data() + begin * s.width, s.width, packed, nullptr,
+               y.data() + (runs.y_row(0) + begin) * n, n, Store::overwrite);
+    });
+  else
+    parallel_for(be, runs.count(), [&](int64_t i) {
+      multiply(runs.length(i), k, n, x.data() + runs.x_row(i) * s.width, s.width, packed, nullptr,
+               y.data() + runs.y_row(i) * n, n, Store::overwrite);
+    });
 }
 
 void conv1d_backward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x, In weight, In dy,
@@ -79,14 +104,13 @@ void conv1d_backward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x
   expect(scratch.size() >= conv1d_scratch_bytes(be, s), "conv1d: scratch too small");
   const int64_t k = window(s), n = s.channels;
   real* gradient = carve(scratch, n * k);
+  const Runs runs(s, rows);
   if (!dweight.empty())
     parallel_ranges(be, k, kColumns, [&](int64_t begin, int64_t end) {
       for (int64_t j = 0; j < n; ++j) std::fill_n(gradient + j * k + begin, end - begin, real(0));
-      for (int64_t b = 0; b < s.batch; ++b) {
-        const int64_t sequence = s.modality * s.batch + b;
-        add_outer(rows.length(sequence), n, end - begin, dy.data() + rows.begin(sequence) * n, n,
-                  x.data() + b * s.steps * s.width + begin, s.width, gradient + begin, k);
-      }
+      for (int64_t i = 0; i < runs.count(); ++i)
+        add_outer(runs.length(i), n, end - begin, dy.data() + runs.y_row(i) * n, n,
+                  x.data() + runs.x_row(i) * s.width + begin, s.width, gradient + begin, k);
       for (int64_t j = 0; j < n; ++j)
         for (int64_t l = begin; l < end; ++l)
           dweight[size_t((j * s.width + l % s.width) * s.kernel + l / s.width)] +=

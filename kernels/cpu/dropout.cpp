@@ -11,8 +11,8 @@ constexpr int64_t kElements = 16384;  // elements per task, about
 void check(const DropoutShape& s, std::span<const RowCopy> copies, bool backward) {
   expect(s.x_rows >= 0 && s.y_rows >= 0 && s.width >= 0, "dropout: negative size");
   expect(s.dropout.threshold() < 65536, "dropout: rate must be below 1");
-  expect(!s.dropout.on() || s.dropout.state, backward ? "dropout: backward needs a random state"
-                                                      : "dropout: needs a random state");
+  expect(!s.dropout.on() || s.dropout.state,
+         backward ? "dropout: backward needs a random state" : "dropout: needs a random state");
   int64_t covered = 0;
   for (const RowCopy& c : copies) {
     expect(c.rows >= 0 && c.x_row >= 0 && c.x_row + c.rows <= s.x_rows,

@@ -27,7 +27,7 @@ struct Tile {
 };
 
 template <int MR, int NV>
-void write(const Tile& t, vreal (&acc)[MR][NV]) {
+[[gnu::always_inline]] inline void write(const Tile& t, vreal (&acc)[MR][NV]) {
   const vreal zero{};
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
@@ -132,10 +132,10 @@ void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* pac
   for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
     const int64_t columns = std::min(n - j0, 2 * kLanes), width = round_up(columns, kLanes);
     real* panel = packed + j0 * k;
-    for (int64_t j = 0; j < columns; ++j)
-      for (int64_t l = 0; l < k; ++l) panel[l * width + j] = scale * w[(j0 + j) * ldw + l];
-    for (int64_t j = columns; j < width; ++j)
-      for (int64_t l = 0; l < k; ++l) panel[l * width + j] = 0;
+    for (int64_t l = 0; l < k; ++l)
+      for (int64_t j = 0; j < width; j += kLanes)
+        store(panel + l * width + j,
+              scale * load_strided(w + (j0 + j) * ldw + l, ldw, std::min(columns - j, kLanes)));
   }
 }
 
@@ -147,25 +147,32 @@ void multiply(int64_t rows, int64_t k, int64_t n, const real* a, int64_t lda, co
     const int vectors = columns > kLanes ? 2 : 1;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t r = piece_begin(rows, tiles, i), height = piece_begin(rows, tiles, i + 1) - r;
-      kMultiply[vectors - 1][size_t(height - 1)](
-          {k, a + r * lda, lda, packed + j0 * k, 0, bias ? bias + j0 : nullptr, c + r * ldc + j0,
-           ldc, columns - (vectors - 1) * kLanes, mode});
+      kMultiply[vectors - 1][size_t(height - 1)]({k, a + r * lda, lda, packed + j0 * k, 0,
+                                                  bias ? bias + j0 : nullptr, c + r * ldc + j0, ldc,
+                                                  columns - (vectors - 1) * kLanes, mode});
     }
   }
 }
 
 void add_outer(int64_t rows, int64_t m, int64_t n, const real* a, int64_t lda, const real* b,
                int64_t ldb, real* c, int64_t ldc) {
+  // Rows far apart fall into few sets of the L1 cache, so that only few of them stay there.
+  const int64_t stride = std::max(lda, ldb) * int64_t(sizeof(real));
+  const int64_t chunks = piece_count(rows, stride >= 512 ? 40 : 128);
   const int64_t tiles = piece_count(m, kTileRows);
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t r = piece_begin(m, tiles, i), height = piece_begin(m, tiles, i + 1) - r;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const int64_t r0 = piece_begin(rows, chunks, chunk),
+                  count = piece_begin(rows, chunks, chunk + 1) - r0;
     for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
       const int64_t columns = std::min(n - j0, 2 * kLanes);
       const int vectors = columns > kLanes ? 2 : 1;
       const int64_t last = columns - (vectors - 1) * kLanes;
-      kOuter[vectors - 1][last == kLanes][size_t(height - 1)]({rows, a + r, lda, b + j0, ldb,
-                                                               nullptr, c + r * ldc + j0, ldc, last,
-                                                               Store::add});
+      for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t top = piece_begin(m, tiles, i), height = piece_begin(m, tiles, i + 1) - top;
+        kOuter[vectors - 1][last == kLanes][size_t(height - 1)](
+            {count, a + r0 * lda + top, lda, b + r0 * ldb + j0, ldb, nullptr, c + top * ldc + j0,
+             ldc, last, Store::add});
+      }
     }
   }
 }

@@ -17,8 +17,8 @@ void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* pac
 
 enum class Store { overwrite, relu, add };
 
-/// c [rows, n] (=, = max(0, .), +=) a [rows, k] * packed [k, n] + bias [n] (may be null). A sum runs
-/// over k in ascending order whatever the tile it falls in.
+/// c [rows, n] (=, = max(0, .), +=) a [rows, k] * packed [k, n] + bias [n] (may be null). A sum
+/// runs over k in ascending order whatever the tile it falls in.
 void multiply(int64_t rows, int64_t k, int64_t n, const real* a, int64_t lda, const real* packed,
               const real* bias, real* c, int64_t ldc, Store mode);
 

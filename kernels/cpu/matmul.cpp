@@ -11,10 +11,10 @@
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
-constexpr int64_t kBlock = 98;       // rows whose x, y and dz stay in the inner caches
-constexpr int64_t kStrip = 384;      // rows per partial weight gradient, about
-constexpr int64_t kMaxStrips = 16;   // partial weight gradients per group
-constexpr int64_t kCombine = 1024;   // elements of a weight gradient per combining task
+constexpr int64_t kBlock = 98;      // rows whose x, y and dz stay in the inner caches
+constexpr int64_t kStrip = 384;     // rows per partial weight gradient, about
+constexpr int64_t kMaxStrips = 16;  // partial weight gradients per group
+constexpr int64_t kCombine = 1024;  // elements of a weight gradient per combining task
 
 using Groups = std::span<const MatmulGroup>;
 
@@ -33,9 +33,9 @@ void check(const MatmulShape& s, Groups groups, bool backward) {
   for (const MatmulGroup& g : groups) {
     expect(g.rows >= 0 && g.x_row >= 0 && g.x_row + g.rows <= s.x_rows,
            "matmul: a group's rows of x do not fit");
-    expect(g.y_row >= 0 && g.y_row + g.rows <= s.y_rows && g.y_col >= 0 &&
-               g.y_col + s.n <= s.y_cols,
-           "matmul: a group's block of y does not fit");
+    expect(
+        g.y_row >= 0 && g.y_row + g.rows <= s.y_rows && g.y_col >= 0 && g.y_col + s.n <= s.y_cols,
+        "matmul: a group's block of y does not fit");
     expect(std::ssize(g.weight) == s.n * s.k, "matmul: weight must be [n, k]");
     expect(g.bias.empty() || std::ssize(g.bias) == s.n, "matmul: bias must be [n]");
     covered += g.rows * s.n;
@@ -52,10 +52,10 @@ void check(const MatmulShape& s, Groups groups, bool backward) {
                  !ranges_overlap(g.dweight.data(), g.dweight.size_bytes(), h.dweight.data(),
                                  h.dweight.size_bytes()),
              "matmul: weight gradients overlap partly");
-      expect(g.dbias.data() == h.dbias.data() ||
-                 !ranges_overlap(g.dbias.data(), g.dbias.size_bytes(), h.dbias.data(),
-                                 h.dbias.size_bytes()),
-             "matmul: bias gradients overlap partly");
+      expect(
+          g.dbias.data() == h.dbias.data() || !ranges_overlap(g.dbias.data(), g.dbias.size_bytes(),
+                                                              h.dbias.data(), h.dbias.size_bytes()),
+          "matmul: bias gradients overlap partly");
     }
 }
 
@@ -80,9 +80,7 @@ bool row_ranges_separate(Groups groups) {
   return true;
 }
 
-int64_t strips(int64_t rows) {
-  return std::clamp<int64_t>(rows / kStrip, rows > 0, kMaxStrips);
-}
+int64_t strips(int64_t rows) { return std::clamp<int64_t>(rows / kStrip, rows > 0, kMaxStrips); }
 
 // f(leader, piece, pieces) for every leading group and every piece of its rows, in parallel.
 template <class Pieces, class F>

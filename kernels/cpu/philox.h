@@ -11,8 +11,7 @@ namespace decalign::inline DECALIGN_REAL {
 
 /// A Dropout with its random state read, for one kernel call.
 struct KeepStream {
-  explicit KeepStream(const Dropout& d)
-      : threshold(d.threshold()), op(d.op), scale(d.scale()) {
+  explicit KeepStream(const Dropout& d) : threshold(d.threshold()), op(d.op), scale(d.scale()) {
     if (threshold > 0) seed = d.state->seed, step = d.state->step;
   }
   uint64_t seed = 0, step = 0;
@@ -30,8 +29,9 @@ class KeepRun {
   KeepRun(const KeepStream& s, int64_t first, int64_t count) : offset_(first % 8) {
     keep_bits(s, uint64_t(first / 8), (offset_ + count + 7) / 8, bits_);
   }
-  /// Bit i: element first + position + i is kept; at least 57 bits (kLanes are enough) are valid.
+  /// Bit i: element first + position + i is kept; kLanes bits are valid.
   uint64_t at(int64_t position) const {
+    if (offset_ == 0 && position % kLanes == 0) return lane_bits(bits_, position);
     uint64_t word;
     std::memcpy(&word, bits_ + (offset_ + position) / 8, 8);
     return word >> ((offset_ + position) % 8);

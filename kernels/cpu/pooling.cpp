@@ -59,8 +59,8 @@ void pooling_backward(const Cpu& be, const Rows& rows, int64_t width, In mask, I
     const real inverse = inverse_count(rows, s, mask);
     for (int64_t r = rows.begin(s); r < rows.begin(s + 1); ++r)
       if (mask.empty() || mask[size_t(r)] != 0)
-        add_scaled(width, mask.empty() ? inverse : inverse * mask[size_t(r)],
-                   dy.data() + s * width, dx.data() + r * width);
+        add_scaled(width, mask.empty() ? inverse : inverse * mask[size_t(r)], dy.data() + s * width,
+                   dx.data() + r * width);
   });
 }
 

@@ -86,6 +86,36 @@ inline void store_partial(real* p, vreal v, int64_t count) {
 #endif
 }
 
+/// p[0], p[stride], ..: `count` <= kLanes elements, the rest 0.
+inline vreal load_strided(const real* p, int64_t stride, int64_t count) {
+#if defined(__AVX512F__) && defined(DECALIGN_F64)
+  const __m512i lane = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m512i at = _mm512_mul_epi32(lane, _mm512_set1_epi64(stride));
+  return (vreal)_mm512_mask_i64gather_pd(_mm512_setzero_pd(), __mmask8((1u << count) - 1), at, p,
+                                         8);
+#elif defined(__AVX512F__)
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i at = _mm512_mullo_epi32(lane, _mm512_set1_epi32(int(stride)));
+  return (vreal)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), __mmask16((1u << count) - 1), at, p,
+                                         4);
+#else
+  vreal v{};
+  for (int i = 0; i < int(count); ++i) v[i] = p[i * stride];
+  return v;
+#endif
+}
+
+/// The keep bits of the kLanes elements that start at element j, a multiple of kLanes, of `bits`.
+/// Reads no more than it needs, so that bits just written are forwarded.
+inline uint32_t lane_bits(const uint8_t* bits, int64_t j) {
+  if constexpr (kLanes == 16) {
+    uint16_t word;
+    std::memcpy(&word, bits + j / 8, 2);
+    return word;
+  }
+  return uint32_t(bits[j / 8]) >> (j % 8);
+}
+
 /// Lane i of v where bit i is set, else 0.
 inline vreal keep_lanes(uint32_t bits, vreal v) {
 #if defined(__AVX512F__) && defined(DECALIGN_F64)
