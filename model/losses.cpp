@@ -70,7 +70,7 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   ot.log_domain = c.sinkhorn == "log";
   ot.entropy = c.ot_entropy == "log" ? OtEntropy::log : OtEntropy::log_minus_one;
   ot.gradient = c.ot_gradient == "envelope" ? OtGradient::envelope : OtGradient::unrolled;
-  ot.epsilon = std::max(c.lambda_ot, 1e-6);
+  ot.epsilon = c.lambda_ot;
   ot.max_sweeps = c.ot_num_iters;
   ot.tolerance = c.ot_tolerance;
   const Tensor cost = gaussian_cost(tape, mixture.means, mixture.variances, reduction(c.hetero_cost_reduction));
