@@ -45,8 +45,9 @@ int main(int argc, char** argv) {
   try {
     app.parse(words(argc, argv));
   } catch (const CLI::ParseError& e) {
-    const int status = app.exit(e);
-    return status == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    std::fprintf(stderr, "decalign: %s (--help shows what there is)\n", e.what());
+    return 2;
   } catch (const decalign::input_error& e) {
     std::fprintf(stderr, "decalign: %s\n", e.what());
     return 2;
