@@ -17,7 +17,8 @@ struct ProjectedContext {
 
 }  // namespace
 
-// unique [R, d] -> [R, d]. Post-norm layers: x = LN(x + drop(MHA(x, ctx))), x = LN(x + drop(W2 drop(relu(W1 x)))).
+// unique [R, d] -> [R, d]. Post-norm layers: x = LN(x + drop(MHA(x, ctx))), x = LN(x + drop(W2
+// drop(relu(W1 x)))).
 Tensor Network::transformers(Step& step, const Tensor& unique) {
   Tape& tape = step.tape;
   const Rows& rows = step.rows;
@@ -26,7 +27,8 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
   const bool cross = config_.use_cross_modal_attention && rows.modalities > 1;
 
   const auto name = [&](size_t m, int64_t layer, const char* rest) {
-    return "trans_" + modality_suffix(sizes_[active_[m]].name) + ".layers." + std::to_string(layer) + "." + rest;
+    return "trans_" + modality_suffix(sizes_[active_[m]].name) + ".layers." +
+           std::to_string(layer) + "." + rest;
   };
   // Rows weight_row .. of a layer's packed in_proj.
   const auto in_proj = [&](int64_t layer, int64_t weight_row) {
@@ -69,8 +71,8 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
     context = cross_context(rows);
     const int64_t context_rows = context.begin.back();
     const auto project = [&](int64_t weight_row) {
-      const Tensor source =
-          embed(tape, unique, context.copies, context_rows, scale, step.dropout(config_.embed_dropout));
+      const Tensor source = embed(tape, unique, context.copies, context_rows, scale,
+                                  step.dropout(config_.embed_dropout));
       std::vector<MatmulPart> parts;
       for (size_t m = 0; m < size_t(rows.modalities); ++m) {
         for (int64_t layer = 0; layer < layers; ++layer) {
@@ -106,15 +108,21 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
       return matmul(tape, x, step.per_modality(d, in_proj(layer, weight_row)), total, d);
     };
     const Tensor q = project(0);
-    const Tensor attended = cross ? attention(tape, shape, q, projected.keys, layer * d, projected.values, layer * d)
-                                  : attention(tape, shape, q, project(d), 0, project(2 * d), 0);
-    const Tensor mixed = matmul(tape, attended, step.per_modality(d, linear(layer, "self_attn.out_proj")), total, d);
-    x = layer_norm(tape, x, mixed, norm(layer, "attn_layer_norm"), step.dropout(config_.res_dropout));
+    const Tensor attended =
+        cross ? attention(tape, shape, q, projected.keys, layer * d, projected.values, layer * d)
+              : attention(tape, shape, q, project(d), 0, project(2 * d), 0);
+    const Tensor mixed =
+        matmul(tape, attended, step.per_modality(d, linear(layer, "self_attn.out_proj")), total, d);
+    x = layer_norm(tape, x, mixed, norm(layer, "attn_layer_norm"),
+                   step.dropout(config_.res_dropout));
 
     const MatmulEpilogue relu{true, step.dropout(config_.relu_dropout)};
-    const Tensor hidden = matmul(tape, x, step.per_modality(4 * d, linear(layer, "fc1")), total, 4 * d, relu);
-    const Tensor forward = matmul(tape, hidden, step.per_modality(d, linear(layer, "fc2")), total, d);
-    x = layer_norm(tape, x, forward, norm(layer, "final_layer_norm"), step.dropout(config_.res_dropout));
+    const Tensor hidden =
+        matmul(tape, x, step.per_modality(4 * d, linear(layer, "fc1")), total, 4 * d, relu);
+    const Tensor forward =
+        matmul(tape, hidden, step.per_modality(d, linear(layer, "fc2")), total, d);
+    x = layer_norm(tape, x, forward, norm(layer, "final_layer_norm"),
+                   step.dropout(config_.res_dropout));
   }
   return x;
 }
