@@ -96,7 +96,8 @@ std::string config_reference() {
   apply_variant(paper);
   Reference reference(paper);
   reference.out << kIntroduction;
-  visit_keys(Config{}, reference);
+  const Config defaults;
+  visit_keys(defaults, reference);
   reference.out
       << "\n## Keys without effect\n\nKeys of the release's configs that are accepted with "
          "any value and change nothing here:\n";
