@@ -2,7 +2,9 @@
 #include "model/replay.h"
 #include "tools/cli/commands.h"
 
-// The double build of the same function; this file itself is compiled in float.
+static_assert(sizeof(decalign::real) == sizeof(float), "the command is compiled in float");
+
+// The double build of the same function.
 namespace decalign::f64 {
 void replay(const ReplayOptions& options);
 }
