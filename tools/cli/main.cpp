@@ -33,7 +33,9 @@ std::vector<std::string> words(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a full quota is an error of the write, which is reported
-  CLI::App app("DecAlign: hierarchical cross-modal alignment for decoupled multimodal representation learning.");
+  CLI::App app(
+      "DecAlign: hierarchical cross-modal alignment for decoupled multimodal representation "
+      "learning.");
   app.require_subcommand(1);
   decalign::add_train(app);
   decalign::add_test(app);
