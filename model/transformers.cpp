@@ -3,6 +3,7 @@
 
 #include "autograd/attention.h"
 #include "autograd/dropout.h"
+#include "autograd/feed_forward.h"
 #include "autograd/layer_norm.h"
 #include "model/layout.h"
 #include "model/step.h"
@@ -45,6 +46,18 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
       parts.push_back({rows.modality_begin(m), rows.modality_rows(m),
                        parameters_.on(tape, name(size_t(m), layer, (stem + ".weight").c_str())),
                        parameters_.on(tape, name(size_t(m), layer, (stem + ".bias").c_str()))});
+    return parts;
+  };
+
+  const auto dense = [&](int64_t layer) {
+    std::vector<FeedForwardPart> parts;
+    for (int64_t m = 0; m < rows.modalities; ++m) {
+      const auto on = [&](const char* rest) {
+        return parameters_.on(tape, name(size_t(m), layer, rest));
+      };
+      parts.push_back({rows.modality_begin(m), rows.modality_rows(m), on("fc1.weight"),
+                       on("fc1.bias"), on("fc2.weight"), on("fc2.bias")});
+    }
     return parts;
   };
 
@@ -97,11 +110,7 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
     x = layer_norm(tape, x, mixed, norm(layer, "attn_layer_norm"),
                    step.dropout(config_.res_dropout));
 
-    const MatmulEpilogue relu{true, step.dropout(config_.relu_dropout)};
-    const Tensor hidden =
-        matmul(tape, x, step.per_modality(4 * d, linear(layer, "fc1")), total, 4 * d, relu);
-    const Tensor forward =
-        matmul(tape, hidden, step.per_modality(d, linear(layer, "fc2")), total, d);
+    const Tensor forward = feed_forward(tape, x, dense(layer), step.dropout(config_.relu_dropout));
     x = layer_norm(tape, x, forward, norm(layer, "final_layer_norm"),
                    step.dropout(config_.res_dropout));
   }
