@@ -52,9 +52,11 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
   const auto dense = [&](int64_t layer) {
     std::vector<FeedForwardPart> parts;
     for (int64_t m = 0; m < rows.modalities; ++m) {
-      const auto on = [&](const char* rest) { return parameters_.on(tape, name(size_t(m), layer, rest)); };
-      parts.push_back({rows.modality_begin(m), rows.modality_rows(m), on("fc1.weight"), on("fc1.bias"),
-                       on("fc2.weight"), on("fc2.bias")});
+      const auto on = [&](const char* rest) {
+        return parameters_.on(tape, name(size_t(m), layer, rest));
+      };
+      parts.push_back({rows.modality_begin(m), rows.modality_rows(m), on("fc1.weight"),
+                       on("fc1.bias"), on("fc2.weight"), on("fc2.bias")});
     }
     return parts;
   };

@@ -10,7 +10,7 @@
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
-constexpr int64_t kBlock = 112;           // rows whose x, y and hidden values stay in cache
+constexpr int64_t kBlock = 70;            // rows whose x, y and hidden values stay in cache
 constexpr int64_t kColumns = 4 * kLanes;  // hidden columns whose gradient is alive at a time
 constexpr int64_t kStrip = 192;           // rows per partial weight gradient, about
 constexpr int64_t kMaxStrips = 8;         // partial weight gradients per group
