@@ -130,7 +130,6 @@ TEST_CASE("config: wrong types and values out of range name key, value and what 
           "key \"attn_dropout_a\" is -0.1, expected a number in [0, 1)");
   refused(R"({"gmm_var_floor": 0})", "key \"gmm_var_floor\" is 0, expected a number in (0, inf)");
   refused(R"({"ct_temperature": 0})", "key \"ct_temperature\" is 0, expected a number in (0, inf)");
-  refused(R"({"learning_rate": 1e999})", "key \"learning_rate\" is null, expected a number");
   refused(R"({"sinkhorn": "exact"})", "key \"sinkhorn\" is \"exact\", expected release | log");
   refused(R"({"sinkhorn": 3})", "key \"sinkhorn\" is 3, expected release | log");
   refused(R"({"task_loss": 3})", "key \"task_loss\" is 3, expected a string");
@@ -264,7 +263,9 @@ TEST_CASE("config: a file that is missing or no JSON is named", "[model][config]
 
 TEST_CASE("config: the reference lists every key with default and range", "[model][config]") {
   const std::string page = config_reference();
-  for (const auto& [key, value] : to_json(parsed("{}")).items()) {
+  const auto keys = to_json(parsed("{}"));
+  CHECK(keys.size() > 50);
+  for (const auto& [key, value] : keys.items()) {
     INFO(key);
     CHECK(page.find("| `" + key + "` |") != std::string::npos);
   }

@@ -80,7 +80,7 @@ TEST_CASE("golden: every case gives the expected outputs, losses, gradients and 
     check_case(entry.path(), scratch / "out.safetensors");
     ++cases;
   }
-  CHECK(cases >= 27);
+  CHECK(cases >= 26);
 }
 
 TEST_CASE("golden: a NaN or a missing tensor is not taken for agreement", "[model][golden]") {
@@ -108,7 +108,8 @@ TEST_CASE("replay: files that do not fit are one line and leave no output", "[mo
   CHECK_THAT(message(options), Catch::Contains("five_modalities/weights.safetensors: tensor"));
   options = options_of(cases / "mosi", out);
   options.batch = options.weights;
-  CHECK_THAT(message(options), Catch::Contains("weights.safetensors"));
+  CHECK_THAT(message(options), Catch::EndsWith("mosi/weights.safetensors: 0 modalities [B, T, d] "
+                                               "found, at least 2 are needed"));
   options = options_of(cases / "mosi", out);
   options.steps = 3;
   CHECK_THAT(message(options), Catch::Contains("batch.safetensors: no tensor \"batch0.labels\""));

@@ -37,10 +37,10 @@ TEST_CASE("report: one row per predictor, blanks for what it lacks, columns alig
                                                   {{"MAE", 2}, {"Corr", 0.75}}}},
                                     {"floor", {{{"Other", 1}}}}};
   CHECK(report_table(rows, {"MAE", "Corr"}) ==
-        "                        MAE              Corr\n"
-        "mean                 1.2500                  \n"
+        "                       MAE              Corr\n"
+        "mean                1.2500                  \n"
         "DecAlign  1.5000 +- 0.7071  0.6250 +- 0.1768\n"
-        "floor                                        \n");
+        "floor                                       \n");
 }
 
 TEST_CASE("report: the metrics shown are the protocol's", "[model][report]") {

@@ -1,9 +1,12 @@
 // Fuzz target: any bytes as a JSON config; what is accepted must survive being written and read
 // again; the first line also as key=value of a command line.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
 
 #include "data/dataset.h"
 #include "model/config.h"
@@ -32,12 +35,18 @@ void parse(const nlohmann::json& json) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_discarded()) parse(json);
-  try {
-    nlohmann::json changed = json.is_object() ? std::move(json) : nlohmann::json::object();
-    apply_override(changed, std::string(text.substr(0, text.find('\n'))));
-    parse(changed);
-  } catch (const input_error&) {
+  if (json.is_discarded()) {
+    json = nlohmann::json::object();
+    try {
+      for (size_t begin = 0; begin < size;) {
+        const size_t end = std::min(text.find('\n', begin), size);
+        apply_override(json, std::string(text.substr(begin, end - begin)));
+        begin = end + 1;
+      }
+    } catch (const input_error&) {
+      return 0;
+    }
   }
+  parse(json);
   return 0;
 }

@@ -161,8 +161,10 @@ void add_train(CLI::App& app) {
   command->add_option("--data_dir", options->data_dir, "folder that holds MOSI/, MOSEI/, CH-SIMS/, IEMOCAP/ (data)");
   command->add_option("--config,--config_file", options->config, "JSON config (the data set's own in tools/configs/)");
   command->add_option("--seeds", options->seeds, "one training per seed, mean and deviation over them (1111)")
-      ->expected(1)->take_all();
-  command->add_option("--threads", options->threads, "threads (all cores); the result does not depend on it");
+      ->allow_extra_args(false)  // the next word may be key=value; main() repeats the option's name
+      ->take_all();
+  command->add_option("--threads", options->threads, "threads (all cores); the result does not depend on it")
+      ->check(CLI::Range(0, 4096));
   command->add_option("--out", options->out, "folder for config, log, checkpoints, predictions, metrics (runs/...)");
   command->add_option("--resume", options->resume, "go on with the run in this folder, to the same bits");
   command->add_option("overrides", options->overrides, "key=value: any config key, see docs/configuration.md");

@@ -1,4 +1,5 @@
 // decalign: train, test, predict, replay, metrics, convert, info.
+#include <algorithm>
 #include <cctype>
 #include <csignal>
 #include <cstdio>
@@ -42,6 +43,12 @@ int main(int argc, char** argv) {
   decalign::add_metrics(app);
   decalign::add_convert(app);
   decalign::add_info(app);
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const std::string first = argc > 1 ? argv[1] : "-";
+  if (first[0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const CLI::App* c) { return c->get_name() == first; })) {
+    std::fprintf(stderr, "decalign: no command \"%s\" (--help shows what there is)\n", first.c_str());
+    return 2;
+  }
   try {
     app.parse(words(argc, argv));
   } catch (const CLI::ParseError& e) {
