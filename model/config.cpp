@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "data/dataset.h"
+#include "data/utf8.h"
 #include "model/config_keys.h"
 
 namespace decalign {
@@ -30,6 +31,13 @@ size_t edit_distance(const std::string& a, const std::string& b) {
     }
   }
   return row[b.size()];
+}
+
+// A value for a one-line message.
+std::string shown(const json& value) {
+  if (value.is_array()) return "a list";
+  if (value.is_object()) return "an object";
+  return printable(value.dump());
 }
 
 class Reader {
@@ -60,8 +68,8 @@ class Reader {
         const size_t distance = edit_distance(key, k);
         if (distance < best) best = distance, nearest = k;
       }
-      throw input_error(where_ + ": unknown key \"" + key + "\" (nearest known key: \"" + nearest +
-                        "\")");
+      throw input_error(where_ + ": unknown key \"" + printable(key) + "\" (nearest known key: \"" +
+                        nearest + "\")");
     }
   }
   void also_known(const std::string& key) { known_.insert(key); }
@@ -69,8 +77,8 @@ class Reader {
  private:
   [[noreturn]] void wrong(const std::string& key, const json& value,
                           const std::string& expected) const {
-    throw input_error(where_ + ": key \"" + key + "\" is " + value.dump() + ", expected " +
-                      expected);
+    throw input_error(where_ + ": key \"" + printable(key) + "\" is " + shown(value) +
+                      ", expected " + expected);
   }
 
   void read(const std::string& key, const json& value, bool& field, const Range&) const {
@@ -270,6 +278,8 @@ void apply_override(json& target, const std::string& assignment) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0)
     throw input_error("\"" + assignment + "\" is neither an option nor key=value");
+  if (valid_utf8(assignment) != assignment)
+    throw input_error("\"" + printable(assignment) + "\" is not UTF-8 text");
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
   std::string lower = text;
   std::transform(lower.begin(), lower.end(), lower.begin(),

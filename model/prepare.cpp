@@ -24,6 +24,7 @@ void find_lengths(Sequences& s) {
 // Padding must not leak through a projection wider than one step, nor standardised zeros count as
 // data.
 void clear_padding(Sequences& s) {
+  if (s.lengths.empty()) return;  // averaged over time: there is no padding
   for (int64_t n = 0; n < s.count; ++n) {
     const auto begin = s.values.begin() + n * s.steps * s.width;
     std::fill(begin + s.lengths[size_t(n)] * s.width, begin + s.steps * s.width, 0.0f);

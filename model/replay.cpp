@@ -132,6 +132,9 @@ void replay(const ReplayOptions& options) {
                         ": no tensor \"batch0.labels\"; --steps needs numbered batches");
   }
   const std::vector<ModalitySize> sizes = batch_sizes(batches, prefixes[0]);
+  if (sizes.size() < 2)
+    throw input_error(options.batch + ": " + std::to_string(sizes.size()) +
+                      " modalities [B, T, d] found, at least 2 are needed");
   const Config config =
       fit_config(parse_config(read_json(options.config), options.config), weights, sizes);
   Network network(config, sizes, options.config);

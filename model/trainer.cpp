@@ -92,15 +92,29 @@ void Trainer::require_finite(const Result& r, int64_t epoch, int64_t batch) cons
       term = name;
       break;
     }
-  const std::string last = progress_.best_epoch > 0
-                               ? "the last good checkpoint is " + checkpoint_path() + " of epoch " +
-                                     std::to_string(progress_.best_epoch)
-                               : "no epoch was completed, there is no checkpoint";
   throw input_error(
       format("seed %llu, epoch %lld, batch %lld (step %lld): the %s loss is not finite; ",
              (unsigned long long)about_.seed, (long long)epoch, (long long)batch,
              (long long)optimizer_.steps() + 1, term) +
-      last);
+      last_good());
+}
+
+std::string Trainer::last_good() const {
+  if (progress_.best_epoch == 0) return "no epoch was completed, there is no checkpoint";
+  return "the last good checkpoint is " + checkpoint_path() + " of epoch " +
+         std::to_string(progress_.best_epoch);
+}
+
+// The weights may have become NaN in an epoch's last step, which no loss has seen.
+Evaluation Trainer::validate(int64_t epoch) {
+  try {
+    return evaluate_split(network_, dataset_.splits.at("valid"), device_);
+  } catch (const input_error& e) {
+    throw input_error(
+        format("seed %llu, epoch %lld (step %lld): validation: ", (unsigned long long)about_.seed,
+               (long long)epoch, (long long)optimizer_.steps()) +
+        e.what() + "; " + last_good());
+  }
 }
 
 Trainer::EpochLoss Trainer::train_epoch(int64_t epoch) {
@@ -148,7 +162,7 @@ void Trainer::run() {
     const auto start = std::chrono::steady_clock::now();
     const double rate = optimizer_.learning_rate();
     const EpochLoss loss = train_epoch(epoch);
-    const Evaluation valid = evaluate_split(network_, dataset_.splits.at("valid"), device_);
+    const Evaluation valid = validate(epoch);
     const double value = selection_.value(valid.metrics, valid.loss);
     optimizer_.set_learning_rate(
         progress_.scheduler.step(scheduling_.value(valid.metrics, valid.loss), rate));

@@ -69,6 +69,8 @@ class Trainer {
   };
   EpochLoss train_epoch(int64_t epoch);
   void require_finite(const Result& result, int64_t epoch, int64_t batch) const;
+  Evaluation validate(int64_t epoch);
+  std::string last_good() const;
   void save_state();
   bool load_state();
   std::string checkpoint_path() const { return folder_ + "/checkpoint.safetensors"; }

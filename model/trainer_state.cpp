@@ -112,11 +112,15 @@ bool Trainer::load_state() {
   optimizer_.set_learning_rate(numbers[0]);
   progress_.best_value = numbers[1];
   progress_.scheduler.best = numbers[2];
-  progress_.epoch = details.at("epoch");
-  progress_.best_epoch = about_.epoch = details.at("best_epoch");
-  optimizer_.set_steps(details.at("steps"));
-  progress_.scheduler.started = details.at("scheduler_started");
-  progress_.scheduler.bad_epochs = details.at("scheduler_bad_epochs");
+  try {
+    progress_.epoch = details.at("epoch");
+    progress_.best_epoch = about_.epoch = details.at("best_epoch");
+    optimizer_.set_steps(details.at("steps"));
+    progress_.scheduler.started = details.at("scheduler_started");
+    progress_.scheduler.bad_epochs = details.at("scheduler_bad_epochs");
+  } catch (const json::exception& e) {
+    throw input_error(file.file() + ": metadata \"decalign\": " + e.what());
+  }
   return true;
 }
 

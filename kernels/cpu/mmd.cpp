@@ -13,29 +13,30 @@ int64_t task_count(const MmdShape& s) { return s.modalities * (s.modalities + 1)
 
 int64_t values(const MmdShape& s) { return s.batch * s.width; }
 
-// Sum of the kernel over the pairs of rows (a < b if `same`), and its gradient times `weight`.
-double block(const MmdShape& s, const real* x, const real* y, bool same, double weight, real* dx,
-             real* dy) {
+// Sum of the kernel over the pairs of rows (a < b if `same`), and its gradient times `weight`. In
+// double: what shifts all rows alike cancels, and the bias before z sees only what is left.
+double block(const MmdShape& s, const real* x, const real* y, bool same, double weight, double* dx,
+             double* dy) {
   const int64_t n = s.batch, p = s.width;
-  const real scale = real(-0.5 / s.bandwidth), slope = real(-weight / s.bandwidth);
+  const double scale = -0.5 / s.bandwidth, slope = -weight / s.bandwidth;
   double sum = 0;
   for (int64_t a = 0; a < n; ++a)
     for (int64_t b = same ? a + 1 : 0; b < n; ++b) {
       const real *xa = x + a * p, *yb = y + b * p;
-      real distance = 0;
+      double distance = 0;
 #pragma omp simd reduction(+ : distance)
       for (int64_t t = 0; t < p; ++t) {
-        const real e = xa[t] - yb[t];
+        const double e = double(xa[t]) - double(yb[t]);
         distance += e * e;
       }
-      const real k = std::exp(scale * distance);
-      sum += double(k);
+      const double k = std::exp(scale * distance);
+      sum += k;
       if (dx == nullptr) continue;
-      const real g = slope * k;
-      real *da = dx + a * p, *db = dy + b * p;
+      const double g = slope * k;
+      double *da = dx + a * p, *db = dy + b * p;
 #pragma omp simd
       for (int64_t t = 0; t < p; ++t) {
-        const real e = g * (xa[t] - yb[t]);
+        const double e = g * (double(xa[t]) - double(yb[t]));
         da[t] += e;
         db[t] -= e;
       }
@@ -46,7 +47,8 @@ double block(const MmdShape& s, const real* x, const real* y, bool same, double 
 }  // namespace
 
 size_t mmd_scratch_bytes(const Cpu&, const MmdShape& s) {
-  return carve_bytes<double>(task_count(s)) + carve_bytes<real>(task_count(s) * 2 * values(s));
+  return carve_bytes<double>(task_count(s)) +
+         carve_bytes<double>((task_count(s) * 2 + 1) * values(s));
 }
 
 void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient, Scratch scratch) {
@@ -62,7 +64,7 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient
   if (M < 2 || s.batch == 0) return;
 
   double* partial = carve<double>(scratch, tasks);
-  real* work = carve<real>(scratch, tasks * 2 * n);
+  double* work = carve<double>(scratch, (tasks * 2 + 1) * n);
   const double batch2 = double(s.batch) * double(s.batch), pairs = double(M * (M - 1) / 2);
   // Of one unordered pair of rows in the value: within a modality, between two.
   const double within = 2 * 2 / double(M) / batch2, between = -2 / (pairs * batch2);
@@ -71,8 +73,8 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient
     while (rest >= M - i) rest -= M - i++;
     const int64_t j = i + rest;
     const bool same = i == j;
-    real* dx = gradient.empty() ? nullptr : work + task * 2 * n;
-    if (dx != nullptr) std::fill(dx, dx + (same ? n : 2 * n), real(0));
+    double* dx = gradient.empty() ? nullptr : work + task * 2 * n;
+    if (dx != nullptr) std::fill(dx, dx + (same ? n : 2 * n), 0.0);
     const double sum = block(s, z.data() + i * n, z.data() + j * n, same, same ? within : between,
                              dx, dx == nullptr || same ? dx : dx + n);
     partial[task] = same ? within * (sum + 0.5 * double(s.batch)) : between * sum;
@@ -81,15 +83,19 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient
   for (int64_t task = 0; task < tasks; ++task) total += partial[task];
   value[0] = real(total);
   if (gradient.empty()) return;
-  int64_t task = 0;
-  for (int64_t i = 0; i < M; ++i)
-    for (int64_t j = i; j < M; ++j, ++task)
-      for (int side = 0; side < (i == j ? 1 : 2); ++side) {
-        const real* from = work + task * 2 * n + side * n;
-        real* to = gradient.data() + (side == 0 ? i : j) * n;
+  double* sum = work + tasks * 2 * n;  // of one modality
+  for (int64_t m = 0; m < M; ++m) {
+    std::fill(sum, sum + n, 0.0);
+    int64_t task = 0;
+    for (int64_t i = 0; i < M; ++i)
+      for (int64_t j = i; j < M; ++j, ++task) {
+        if (i != m && j != m) continue;
+        const double* from = work + (task * 2 + (i == m ? 0 : 1)) * n;
 #pragma omp simd
-        for (int64_t t = 0; t < n; ++t) to[t] += from[t];
+        for (int64_t t = 0; t < n; ++t) sum[t] += from[t];
       }
+    std::copy(sum, sum + n, gradient.data() + m * n);
+  }
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -51,33 +51,40 @@ void pull(const real* all, int64_t m, int64_t modalities, int64_t n, double weig
 
 void statistics(const MomentsShape& s, const real* z, real* mean, real* covariance, real* skew) {
   const int64_t n = s.batch, p = s.width;
-  std::fill(mean, mean + p, real(0));
-  std::fill(covariance, covariance + p * p, real(0));
-  std::fill(skew, skew + p, real(0));
-  if (n == 0) return;
-  // Two passes: the mean as first row + mean of the differences to it, then sums about the mean.
-  for (int64_t i = 1; i < n; ++i)
-#pragma omp simd
-    for (int64_t j = 0; j < p; ++j) mean[j] += z[i * p + j] - z[j];
-#pragma omp simd
-  for (int64_t j = 0; j < p; ++j) mean[j] = z[j] + mean[j] / real(n);
-  for (int64_t i = 0; i < n; ++i) {
-    const real* row = z + i * p;
-    for (int64_t j = 0; j < p; ++j) {
-      const real a = row[j] - mean[j];
-      real* out = covariance + j * p;
-#pragma omp simd
-      for (int64_t l = 0; l < p; ++l) out[l] += a * (row[l] - mean[l]);
-      skew[j] += a * a * a;
-    }
+  if (n == 0) {
+    std::fill(mean, mean + p, real(0));
+    std::fill(covariance, covariance + p * p, real(0));
+    std::fill(skew, skew + p, real(0));
+    return;
   }
   for (int64_t j = 0; j < p; ++j) {
-    const double variance = double(covariance[j * p + j]) / double(n);
-    skew[j] = real(double(skew[j]) / double(n) / std::pow(std::max(variance, kFloor), 1.5));
+    double mu = 0, square = 0, cube = 0;
+    for (int64_t i = 0; i < n; ++i) mu += double(z[i * p + j]);
+    mu /= double(n);
+    for (int64_t i = 0; i < n; ++i) {
+      const double e = double(z[i * p + j]) - mu;
+      square += e * e;
+      cube += e * e * e;
+    }
+    mean[j] = real(mu);
+    skew[j] = real(cube / double(n) / std::pow(std::max(square / double(n), kFloor), 1.5));
   }
-  const real scale = real(1 / double(std::max<int64_t>(n - 1, 1)));
+  // About the rounded mean: what that adds is the square of its rounding error.
+  const double scale = 1 / double(std::max<int64_t>(n - 1, 1));
+  constexpr int64_t kChunk = 16;
+  for (int64_t j = 0; j < p; ++j)
+    for (int64_t first = 0; first < p; first += kChunk) {
+      const int64_t count = std::min(kChunk, p - first);
+      double sum[kChunk] = {};
+      for (int64_t i = 0; i < n; ++i) {
+        const real* row = z + i * p;
+        const double a = double(row[j]) - double(mean[j]);
 #pragma omp simd
-  for (int64_t j = 0; j < p * p; ++j) covariance[j] *= scale;
+        for (int64_t l = 0; l < count; ++l)
+          sum[l] += a * (double(row[first + l]) - double(mean[first + l]));
+      }
+      for (int64_t l = 0; l < count; ++l) covariance[j * p + first + l] = real(sum[l] * scale);
+    }
 }
 
 }  // namespace
@@ -106,53 +113,75 @@ void moments_forward(const Cpu& be, const MomentsShape& s, In z, Out mean, Out c
 }
 
 size_t moments_scratch_bytes(const Cpu&, const MomentsShape& s) {
-  return carve_bytes<real>(s.modalities * s.width * (s.width + 4));
+  return carve_bytes<real>(s.modalities * s.width * (s.width + 1)) +
+         carve_bytes<double>(s.modalities * s.width * 6);
 }
 
+// What the skewness pulls a row up by is large where a column hardly varies, and cancels over the
+// rows: the bias before z sees only what is left. So the statistics are taken again in double, and
+// each entry is rounded once.
 void moments_backward(const Cpu& be, const MomentsShape& s, In z, In mean, In covariance,
                       In skewness, In dvalue, InOut dz, Scratch scratch) {
   check(s, z, mean, covariance, skewness);
   expect(dvalue.size() == 1, "moments: dvalue must have one element");
   expect(dz.empty() || dz.size() == z.size(), "moments: dz must have the size of z");
   expect(scratch.size() >= moments_scratch_bytes(be, s), "moments: scratch too small");
-  if (dz.empty()) return;
+  if (dz.empty() || s.batch == 0) return;
   const int64_t n = s.batch, p = s.width;
   const auto [vector_weight, matrix_weight] = weights(s);
   const double g = double(dvalue[0]);
-  real* work = carve<real>(scratch, s.modalities * p * (p + 4));
+  real* work = carve<real>(scratch, s.modalities * p * (p + 1));
+  double* means = carve<double>(scratch, s.modalities * p * 6);
+  parallel_for(be, s.modalities, [&](int64_t m) {
+    double* mu = means + m * p;
+    std::fill(mu, mu + p, 0.0);
+    for (int64_t i = 0; i < n; ++i)
+#pragma omp simd
+      for (int64_t j = 0; j < p; ++j) mu[j] += double(z[size_t((m * n + i) * p + j)]);
+    for (int64_t j = 0; j < p; ++j) mu[j] /= double(n);
+  });
   parallel_for(be, s.modalities, [&, vw = vector_weight, mw = matrix_weight](int64_t m) {
-    real* dcov = work + m * p * (p + 4);
-    real *dmean = dcov + p * p, *a = dmean + p, *b = a + p, *y = b + p;
+    real *dcov = work + m * p * (p + 1), *dskew = dcov + p * p;
+    const double* mu = means + m * p;
+    double *a = means + s.modalities * p + m * p * 5, *b = a + p, *y = b + p, *shift = y + p,
+           *sum = shift + p;
     const double denominator = double(std::max<int64_t>(n - 1, 1));
-    pull(mean.data(), m, s.modalities, p, g * vw / double(std::max<int64_t>(n, 1)), dmean);
     // d covariance is symmetric: both of its sides at once.
     pull(covariance.data(), m, s.modalities, p * p, 2 * g * mw / denominator, dcov);
-    pull(skewness.data(), m, s.modalities, p, g * vw, a);
-    // Skewness: a (y^2 - variance) - b y.
+    pull(skewness.data(), m, s.modalities, p, g * vw, dskew);
+    const real* rows = z.data() + m * n * p;
+    std::fill(y, y + p, 0.0);
+    for (int64_t i = 0; i < n; ++i)
+#pragma omp simd
+      for (int64_t j = 0; j < p; ++j) {
+        const double e = double(rows[i * p + j]) - mu[j];
+        y[j] += e * e;
+      }
+    // Mean: shift. Skewness: a (y^2 - variance) - b y.
     for (int64_t j = 0; j < p; ++j) {
-      const double variance =
-          double(covariance[size_t((m * p + j) * p + j)]) * denominator / double(n);
-      const double v = std::max(variance, kFloor), c = 3 * double(a[j]) / double(n);
-      const bool clamped = variance < kFloor;
-      a[j] = real(c / (v * std::sqrt(v)));
-      b[j] = real(clamped ? 0 : c * double(skewness[size_t(m * p + j)]) / v);
-      dmean[j] -= real(double(a[j]) * variance);
+      const double variance = y[j] / double(n);
+      const double v = std::max(variance, kFloor), c = 3 * double(dskew[j]) / double(n);
+      a[j] = c / (v * std::sqrt(v));
+      b[j] = variance < kFloor ? 0 : c * double(skewness[size_t(m * p + j)]) / v;
+      shift[j] = -a[j] * variance;
+      for (int64_t o = 0; o < s.modalities; ++o)
+        shift[j] += 2 * g * vw / double(n) * (mu[j] - means[o * p + j]);
     }
-    const real* mu = mean.data() + m * p;
     for (int64_t i = 0; i < n; ++i) {
-      const real* row = z.data() + (m * n + i) * p;
+      const real* row = rows + i * p;
       real* out = dz.data() + (m * n + i) * p;
 #pragma omp simd
       for (int64_t j = 0; j < p; ++j) {
-        y[j] = row[j] - mu[j];
-        out[j] += dmean[j] + y[j] * (a[j] * y[j] - b[j]);
+        y[j] = double(row[j]) - mu[j];
+        sum[j] = shift[j] + y[j] * (a[j] * y[j] - b[j]);
       }
       for (int64_t l = 0; l < p; ++l) {
         const real* dl = dcov + l * p;
-        const real yl = y[l];
+        const double yl = y[l];
 #pragma omp simd
-        for (int64_t j = 0; j < p; ++j) out[j] += yl * dl[j];
+        for (int64_t j = 0; j < p; ++j) sum[j] += yl * double(dl[j]);
       }
+      for (int64_t j = 0; j < p; ++j) out[j] = real(double(out[j]) + sum[j]);
     }
   });
 }

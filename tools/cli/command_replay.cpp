@@ -23,10 +23,13 @@ void add_replay(CLI::App& app) {
       ->required();
   command->add_option("--out", options->out, "safetensors to write")->required();
   command->add_flag("--f64", *f64, "compute in double");
-  command->add_option("--steps", options->steps,
-                      "train N steps of Adam over batch0, batch1, ... instead");
+  command
+      ->add_option("--steps", options->steps,
+                   "train N steps of Adam over batch0, batch1, ... instead")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--learning-rate", options->learning_rate, "for --steps");
-  command->add_option("--threads", options->threads, "threads (all cores)");
+  command->add_option("--threads", options->threads, "threads (all cores)")
+      ->check(CLI::Range(0, 4096));
   command->callback([options, f64] { *f64 ? f64::replay(*options) : replay(*options); });
 }
 

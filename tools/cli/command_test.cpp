@@ -81,7 +81,8 @@ CLI::App* add(CLI::App& app, const char* name, const char* purpose, TestOptions&
   command->add_option("--dataset", options.dataset, "as in train (the one it was trained on)");
   command->add_option("--data_dir", options.data_dir, "as in train");
   command->add_option("--split", options.split, "which split")->capture_default_str();
-  command->add_option("--threads", options.threads, "threads (all cores)");
+  command->add_option("--threads", options.threads, "threads (all cores)")
+      ->check(CLI::Range(0, 4096));
   return command;
 }
 

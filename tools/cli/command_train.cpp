@@ -185,10 +185,12 @@ void add_train(CLI::App& app) {
   command
       ->add_option("--seeds", options->seeds,
                    "one training per seed, mean and deviation over them (1111)")
-      ->expected(1)
+      ->allow_extra_args(false)  // the next word may be key=value; main() repeats the option's name
       ->take_all();
-  command->add_option("--threads", options->threads,
-                      "threads (all cores); the result does not depend on it");
+  command
+      ->add_option("--threads", options->threads,
+                   "threads (all cores); the result does not depend on it")
+      ->check(CLI::Range(0, 4096));
   command->add_option("--out", options->out,
                       "folder for config, log, checkpoints, predictions, metrics (runs/...)");
   command->add_option("--resume", options->resume,

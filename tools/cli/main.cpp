@@ -1,4 +1,5 @@
 // decalign: train, test, predict, replay, metrics, convert, info.
+#include <algorithm>
 #include <cctype>
 #include <csignal>
 #include <cstdio>
@@ -44,11 +45,20 @@ int main(int argc, char** argv) {
   decalign::add_metrics(app);
   decalign::add_convert(app);
   decalign::add_info(app);
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const std::string first = argc > 1 ? argv[1] : "-";
+  if (first[0] != '-' && std::none_of(commands.begin(), commands.end(),
+                                      [&](const CLI::App* c) { return c->get_name() == first; })) {
+    std::fprintf(stderr, "decalign: no command \"%s\" (--help shows what there is)\n",
+                 first.c_str());
+    return 2;
+  }
   try {
     app.parse(words(argc, argv));
   } catch (const CLI::ParseError& e) {
-    const int status = app.exit(e);
-    return status == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    std::fprintf(stderr, "decalign: %s (--help shows what there is)\n", e.what());
+    return 2;
   } catch (const decalign::input_error& e) {
     std::fprintf(stderr, "decalign: %s\n", e.what());
     return 2;

@@ -1,0 +1,117 @@
+// The optimiser over a network's parameters: Adam by its definition, clipping by the norm of all
+// gradients, parameters that are not trained.
+#include "model/optimizer.h"
+#include "support.h"
+
+using namespace decalign;
+using namespace decalign::test;
+
+namespace {
+
+/// Parameters of unequal sizes, so that padding lies between them; the middle one is not trained.
+Parameters three_parameters() {
+  Parameters parameters;
+  parameters.add({"first", {3, 7}, 0, 1, 0, true});
+  parameters.add({"fixed", {5}, 0, 1, 0, false});
+  parameters.add({"second", {40}, 0, 1, 0, true});
+  parameters.add({"third", {1}, 0, 0, 2, true});
+  parameters.initialize(3);
+  return parameters;
+}
+
+void set_gradients(Parameters& parameters, unsigned seed) {
+  for (const Parameter& p : parameters.list()) {
+    const Values g = uniform(p.size(), -1, 1, ++seed);
+    std::copy(g.begin(), g.end(), parameters.grads(p).begin());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("optimizer: three steps are Adam's definition with clipping and decay",
+          "[model][optimizer]") {
+  const Device device = GENERATE(Device(Cpu{1}), Device(Cpu{2}));
+  Parameters parameters = three_parameters();
+  AdamOptions options;
+  options.clip = 0.5;
+  options.weight_decay = 0.1;
+  Optimizer optimizer(parameters, options, 0.05);
+  std::vector<std::vector<double>> want, m, v;
+  for (const Parameter& p : parameters.list()) {
+    const Out value = parameters.values(p);
+    want.emplace_back(value.begin(), value.end());
+    m.emplace_back(value.size(), 0.0);
+    v.emplace_back(value.size(), 0.0);
+  }
+  for (int t = 1; t <= 3; ++t) {
+    optimizer.zero_grad(device);
+    for (real g : parameters.grads()) REQUIRE(g == 0);
+    set_gradients(parameters, unsigned(100 * t));
+    const double rate = t == 3 ? 0.01 : 0.05;
+    optimizer.set_learning_rate(rate);
+    double norm = 0;  // of every gradient, that of the fixed parameter too
+    for (const Parameter& p : parameters.list())
+      for (real g : parameters.grads(p)) norm += double(g) * double(g);
+    norm = std::sqrt(norm);
+    REQUIRE(norm > 2 * options.clip);
+    optimizer.step(device);
+    CHECK(close(optimizer.gradient_norm(), norm, 16));
+    CHECK(optimizer.steps() == t);
+    for (size_t i = 0; i < want.size(); ++i) {
+      const Parameter& p = parameters.list()[i];
+      INFO(p.name << " after step " << t);
+      for (size_t j = 0; j < want[i].size() && p.trained; ++j) {
+        const double g = parameters.grads(p)[j] * 0.5 / (norm + 1e-6) + 0.1 * want[i][j];
+        m[i][j] = 0.9 * m[i][j] + 0.1 * g;
+        v[i][j] = 0.999 * v[i][j] + 0.001 * g * g;
+        const double corrected = std::sqrt(v[i][j] / (1 - std::pow(0.999, t))) + 1e-8;
+        want[i][j] -= rate * m[i][j] / (1 - std::pow(0.9, t)) / corrected;
+      }
+      require_close(parameters.values(p), want[i], 64);
+    }
+  }
+}
+
+TEST_CASE("optimizer: what is not trained keeps its bits and its moments stay zero",
+          "[model][optimizer]") {
+  Parameters parameters = three_parameters();
+  const Parameter& fixed = *parameters.find("fixed");
+  const Values before(parameters.values(fixed).begin(), parameters.values(fixed).end());
+  AdamOptions options;
+  options.weight_decay = 1;
+  Optimizer optimizer(parameters, options, 0.1);
+  set_gradients(parameters, 1);
+  optimizer.step(Device(Cpu{2}));
+  CHECK(Values(parameters.values(fixed).begin(), parameters.values(fixed).end()) == before);
+  for (int64_t i = 0; i < fixed.size(); ++i)
+    CHECK(optimizer.first_moment()[size_t(fixed.offset + i)] == 0);
+  for (const char* name : {"first", "second", "third"})
+    CHECK(optimizer.second_moment()[size_t(parameters.find(name)->offset)] > 0);
+}
+
+TEST_CASE("optimizer: moments and step count carried over continue to the same bits",
+          "[model][optimizer]") {
+  const Device device(Cpu{1});
+  AdamOptions options;
+  options.clip = 1;
+  Parameters whole = three_parameters(), half = three_parameters();
+  Optimizer a(whole, options, 0.02);
+  Optimizer before(half, options, 0.02);
+  for (unsigned t = 0; t < 4; ++t) {
+    set_gradients(whole, 50 * t);
+    a.step(device);
+    if (t >= 2) continue;
+    set_gradients(half, 50 * t);
+    before.step(device);
+  }
+  Optimizer b(half, options, 0.02);
+  std::copy(before.first_moment().begin(), before.first_moment().end(), b.first_moment().begin());
+  std::copy(before.second_moment().begin(), before.second_moment().end(),
+            b.second_moment().begin());
+  b.set_steps(before.steps());
+  for (unsigned t = 2; t < 4; ++t) {
+    set_gradients(half, 50 * t);
+    b.step(device);
+  }
+  CHECK(std::equal(whole.values().begin(), whole.values().end(), half.values().begin()));
+}
