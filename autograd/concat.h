@@ -5,8 +5,8 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
-/// Parts [A, B, d] of the active modalities -> [B, parts * M * d], part-major, then modality. active [M] is copied; blocks
-/// of inactive modalities are zero.
+/// Parts [A, B, d] of the active modalities -> [B, parts * M * d], part-major, then modality.
+/// active [M] is copied; blocks of inactive modalities are zero.
 Tensor concat(Tape&, std::span<const Tensor> parts, std::span<const uint8_t> active);
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -17,7 +17,7 @@ struct BatchModality {
 struct Batch {
   int64_t count = 0;                      ///< B
   std::vector<BatchModality> modalities;  ///< in the network's order, inactive ones too
-  std::vector<real> labels;               ///< [B]; class indices in classification; empty without labels
+  std::vector<real> labels;  ///< [B]; class indices in classification; empty without labels
 };
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -1,4 +1,5 @@
-// Batches of a split: which samples, in which order, gathered into arrays of the network's precision.
+// Batches of a split: which samples, in which order, gathered into arrays of the network's
+// precision.
 #pragma once
 
 #include <cstdint>

@@ -22,17 +22,20 @@ std::vector<TensorOut> weight_tensors(Parameters& parameters) {
 
 void load_weights(Parameters& parameters, const Safetensors& file) {
   for (const auto& [name, view] : file.tensors()) {
-    const bool foreign = name.starts_with("text_model.") || name.starts_with("stats.") || name.starts_with("optimizer.");
+    const bool foreign = name.starts_with("text_model.") || name.starts_with("stats.") ||
+                         name.starts_with("optimizer.");
     if (!foreign && !parameters.find(name))
-      throw input_error(file.file() + ": tensor \"" + name + "\" is not a parameter of this network");
+      throw input_error(file.file() + ": tensor \"" + name +
+                        "\" is not a parameter of this network");
   }
   for (const Parameter& p : parameters.list()) {
     const ArrayView& view = file.view(p.name);
     if (view.shape != p.shape)
-      throw input_error(file.file() + ": tensor \"" + p.name + "\" is " + view.shape_text() + ", the network's is " +
-                        shape_text(p.shape));
+      throw input_error(file.file() + ": tensor \"" + p.name + "\" is " + view.shape_text() +
+                        ", the network's is " + shape_text(p.shape));
     const std::vector<double> values = file.doubles(p.name);
-    std::transform(values.begin(), values.end(), parameters.values(p).begin(), [](double x) { return real(x); });
+    std::transform(values.begin(), values.end(), parameters.values(p).begin(),
+                   [](double x) { return real(x); });
   }
 }
 

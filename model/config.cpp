@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cstring>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -17,31 +17,6 @@ namespace decalign {
 namespace {
 
 using json = nlohmann::json;
-
-// ---- reading -----------------------------------------------------------------------------------
-
-std::string range_text(const Range& r) {
-  std::ostringstream s;
-  const auto end = [&](double v) -> std::ostringstream& {
-    if (std::isinf(v)) s << (v < 0 ? "-inf" : "inf");
-    else s << v;
-    return s;
-  };
-  s << (r.open_lo || std::isinf(r.lo) ? '(' : '[');
-  end(r.lo) << ", ";
-  end(r.hi) << (r.open_hi || std::isinf(r.hi) ? ')' : ']');
-  return s.str();
-}
-
-std::string joined(const Choices& choices) {
-  std::string text;
-  for (const std::string& c : choices) {
-    if (c.empty()) continue;
-    if (!text.empty()) text += " | ";
-    text += c;
-  }
-  return text;
-}
 
 size_t edit_distance(const std::string& a, const std::string& b) {
   std::vector<size_t> row(b.size() + 1);
@@ -72,7 +47,8 @@ class Reader {
   void section(const char*) {}
 
   template <class T, class Constraint>
-  void operator()(const char* key, T& field, const Constraint& constraint, const char*, const char*) {
+  void operator()(const char* key, T& field, const Constraint& constraint, const char*,
+                  const char*) {
     if constexpr (requires { typename T::mapped_type; }) {
       read_suffixed(key, field, constraint);
     } else {
@@ -92,14 +68,17 @@ class Reader {
         const size_t distance = edit_distance(key, k);
         if (distance < best) best = distance, nearest = k;
       }
-      throw input_error(where_ + ": unknown key \"" + printable(key) + "\" (nearest known key: \"" + nearest + "\")");
+      throw input_error(where_ + ": unknown key \"" + printable(key) + "\" (nearest known key: \"" +
+                        nearest + "\")");
     }
   }
   void also_known(const std::string& key) { known_.insert(key); }
 
  private:
-  [[noreturn]] void wrong(const std::string& key, const json& value, const std::string& expected) const {
-    throw input_error(where_ + ": key \"" + printable(key) + "\" is " + shown(value) + ", expected " + expected);
+  [[noreturn]] void wrong(const std::string& key, const json& value,
+                          const std::string& expected) const {
+    throw input_error(where_ + ": key \"" + printable(key) + "\" is " + shown(value) +
+                      ", expected " + expected);
   }
 
   void read(const std::string& key, const json& value, bool& field, const Range&) const {
@@ -109,8 +88,9 @@ class Reader {
   void read(const std::string& key, const json& value, double& field, const Range& r) const {
     if (!value.is_number()) wrong(key, value, "a number");
     const double x = value.get<double>();
-    if (!std::isfinite(x) || x < r.lo || x > r.hi || (r.open_lo && x == r.lo) || (r.open_hi && x == r.hi))
-      wrong(key, value, "a number in " + range_text(r));
+    if (!std::isfinite(x) || x < r.lo || x > r.hi || (r.open_lo && x == r.lo) ||
+        (r.open_hi && x == r.hi))
+      wrong(key, value, "a number in " + r.text());
     field = x;
   }
   void read(const std::string& key, const json& value, int64_t& field, const Range& r) const {
@@ -123,20 +103,23 @@ class Reader {
     if (x != std::floor(x)) wrong(key, value, "a whole number");
     field = int64_t(x);
   }
-  void read(const std::string& key, const json& value, std::optional<int64_t>& field, const Range& r) const {
+  void read(const std::string& key, const json& value, std::optional<int64_t>& field,
+            const Range& r) const {
     int64_t x = 0;
     read(key, value, x, r);
     field = x;
   }
-  void read(const std::string& key, const json& value, std::string& field, const Choices& choices) const {
-    if (!value.is_string()) wrong(key, value, choices.empty() ? "a string" : joined(choices));
+  void read(const std::string& key, const json& value, std::string& field,
+            const Choices& choices) const {
+    if (!value.is_string()) wrong(key, value, choices.empty() ? "a string" : choices.text());
     std::string text = value.get<std::string>();
     if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end())
-      wrong(key, value, joined(choices));
+      wrong(key, value, choices.text());
     field = std::move(text);
   }
   template <class T, class Constraint>
-  void read(const std::string& key, const json& value, std::vector<T>& field, const Constraint& constraint) const {
+  void read(const std::string& key, const json& value, std::vector<T>& field,
+            const Constraint& constraint) const {
     if (value.is_string()) {  // "text, audio" or "[text, audio]"
       if constexpr (std::is_same_v<T, std::string>) {
         field.clear();
@@ -165,9 +148,12 @@ class Reader {
     for (const char* s : {"l", "a", "v"}) known_.insert(bare && *s == 'l' ? stem : prefix + s);
     for (const auto& [key, value] : source_.items()) {
       std::string suffix;
-      if (bare && key == stem) suffix = "l";
-      else if (key.starts_with(prefix) && key.size() > prefix.size()) suffix = key.substr(prefix.size());
-      else continue;
+      if (bare && key == stem)
+        suffix = "l";
+      else if (key.starts_with(prefix) && key.size() > prefix.size())
+        suffix = key.substr(prefix.size());
+      else
+        continue;
       taken_.insert(key);
       if (value.is_null()) continue;
       typename Map::mapped_type x{};
@@ -181,6 +167,52 @@ class Reader {
   std::set<std::string> known_, taken_;
 };
 
+void check(Config& c, const std::string& where) {
+  const auto wrong = [&](const std::string& what) { throw input_error(where + ": " + what); };
+  if (c.dst_feature_dim_nheads.size() != 2)
+    wrong("key \"dst_feature_dim_nheads\" must be [width, heads]");
+  if (c.width() % c.heads() != 0)
+    wrong("key \"dst_feature_dim_nheads\": " + std::to_string(c.heads()) +
+          " heads do not divide width " + std::to_string(c.width()));
+  const auto& p = c.feature_clip_percentiles;
+  if (p.size() != 2 || p[0] >= p[1])
+    wrong("key \"feature_clip_percentiles\" must be [low, high] with low < high");
+  if (c.classification() && c.num_classes < 2)
+    wrong("key \"num_classes\" must be at least 2 in classification");
+  if (c.classification() && !c.class_weights.empty() &&
+      std::ssize(c.class_weights) != c.num_classes)
+    wrong("key \"class_weights\" has " + std::to_string(c.class_weights.size()) + " entries for " +
+          std::to_string(c.num_classes) + " classes");
+  if (c.gmm_covariance == "full")
+    wrong(
+        "key \"gmm_covariance\": full covariances are not available yet; set "
+        "gmm_covariance=diagonal");
+  for (std::string& name : c.active_modalities) {
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char ch) { return char(std::tolower(ch)); });
+    if (name == "t" || name == "l") name = "text";
+    if (name == "a") name = "audio";
+    if (name == "v") name = "vision";
+  }
+}
+
+}  // namespace
+
+std::string Range::text() const {
+  std::ostringstream s;
+  s.precision(12);
+  s << (open_lo || std::isinf(lo) ? '(' : '[') << lo << ", " << hi
+    << (open_hi || std::isinf(hi) ? ')' : ']');
+  return s.str();
+}
+
+std::string Choices::text() const {
+  std::string text;
+  for (const std::string& word : *this)
+    if (!word.empty()) text += (text.empty() ? "" : " | ") + word;
+  return text;
+}
+
 void apply_variant(Config& c) {
   if (c.variant != "paper") return;
   c.dec_loss = "cos_sum";
@@ -191,88 +223,6 @@ void apply_variant(Config& c) {
   c.mask_source = "lengths";
   c.temporal_length = -1;
 }
-
-void check(Config& c, const std::string& where) {
-  const auto wrong = [&](const std::string& what) { throw input_error(where + ": " + what); };
-  if (c.dst_feature_dim_nheads.size() != 2) wrong("key \"dst_feature_dim_nheads\" must be [width, heads]");
-  if (c.width() % c.heads() != 0)
-    wrong("key \"dst_feature_dim_nheads\": " + std::to_string(c.heads()) + " heads do not divide width " +
-          std::to_string(c.width()));
-  const auto& p = c.feature_clip_percentiles;
-  if (p.size() != 2 || p[0] >= p[1]) wrong("key \"feature_clip_percentiles\" must be [low, high] with low < high");
-  if (c.classification() && c.num_classes < 2) wrong("key \"num_classes\" must be at least 2 in classification");
-  if (c.classification() && !c.class_weights.empty() && std::ssize(c.class_weights) != c.num_classes)
-    wrong("key \"class_weights\" has " + std::to_string(c.class_weights.size()) + " entries for " +
-          std::to_string(c.num_classes) + " classes");
-  if (c.gmm_covariance == "full")
-    wrong("key \"gmm_covariance\": full covariances are not available yet; set gmm_covariance=diagonal");
-  for (std::string& name : c.active_modalities) {
-    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char ch) { return char(std::tolower(ch)); });
-    if (name == "t" || name == "l") name = "text";
-    if (name == "a") name = "audio";
-    if (name == "v") name = "vision";
-  }
-}
-
-// ---- writing -----------------------------------------------------------------------------------
-
-class Writer {
- public:
-  nlohmann::ordered_json out;
-
-  void section(const char*) {}
-  template <class T, class Constraint>
-  void operator()(const std::string& key, const T& field, const Constraint&, const char*, const char*) {
-    if constexpr (requires { typename T::mapped_type; }) {
-      const std::string prefix = key.back() == '_' ? key : key + "_";
-      for (const auto& [suffix, value] : field) out[key.back() != '_' && suffix == "l" ? key : prefix + suffix] = value;
-    } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
-      if (field) out[key] = *field;
-    } else if constexpr (std::is_same_v<T, std::string>) {
-      if (!field.empty()) out[key] = field;
-    } else {
-      if (key == "temporal_length" && json(field) == json(-1)) out[key] = "min";
-      else out[key] = field;
-    }
-  }
-};
-
-class Reference {
- public:
-  explicit Reference(const Config& paper) { visit_keys(paper, paper_); }
-  std::ostringstream out;
-
-  void section(const char* title) {
-    out << "\n## " << title << "\n\n| key | default | range | paper | meaning |\n|---|---|---|---|---|\n";
-  }
-  template <class T, class Constraint>
-  void operator()(const std::string& key, const T& field, const Constraint& constraint, const char* symbol,
-                  const char* meaning) {
-    Writer one;
-    one(key, field, constraint, symbol, meaning);
-    std::string value = one.out.contains(key) ? one.out[key].dump() : "";
-    if (*meaning == '*' && paper_.out.contains(key)) value += ", paper " + paper_.out[key].dump();
-    std::string range;
-    if constexpr (std::is_same_v<Constraint, Range>) {
-      range = std::is_same_v<T, bool> ? "true, false" : range_text(constraint);
-    } else {
-      range = joined(constraint);
-    }
-    const std::string name = key.back() == '_' ? key + "<modality>" : key;
-    out << "| `" << name << "` | " << value << " | " << escaped(range) << " | " << symbol << " | " << escaped(meaning)
-        << " |\n";
-  }
-
- private:
-  static std::string escaped(const std::string& text) {
-    std::string result;
-    for (char ch : text) result += ch == '|' ? std::string("\\|") : std::string(1, ch);
-    return result;
-  }
-  Writer paper_;
-};
-
-}  // namespace
 
 std::string modality_suffix(const std::string& modality) {
   if (modality == "text") return "l";
@@ -293,7 +243,8 @@ double Config::attention_dropout(const std::string& modality) const {
 }
 
 Config parse_config(const json& source, const std::string& where) {
-  if (!source.is_object()) throw input_error(where + ": a config is a JSON object of keys and values");
+  if (!source.is_object())
+    throw input_error(where + ": a config is a JSON object of keys and values");
   Config config;
   {  // the variant first: it changes defaults
     Config probe;
@@ -327,10 +278,12 @@ void apply_override(json& target, const std::string& assignment) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0)
     throw input_error("\"" + assignment + "\" is neither an option nor key=value");
-  if (valid_utf8(assignment) != assignment) throw input_error("\"" + printable(assignment) + "\" is not UTF-8 text");
+  if (valid_utf8(assignment) != assignment)
+    throw input_error("\"" + printable(assignment) + "\" is not UTF-8 text");
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
   std::string lower = text;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return char(std::tolower(c)); });
   if (lower == "true" || lower == "false") {
     target[key] = lower == "true";
   } else if (lower == "none" || lower == "null") {
@@ -339,22 +292,6 @@ void apply_override(json& target, const std::string& assignment) {
     json value = json::parse(text, nullptr, false);
     target[key] = value.is_discarded() ? json(text) : std::move(value);
   }
-}
-
-nlohmann::ordered_json to_json(const Config& config) {
-  Writer writer;
-  visit_keys(config, writer);
-  return writer.out;
-}
-
-std::string config_reference() {
-  Config paper;
-  paper.variant = "paper";
-  apply_variant(paper);
-  Reference reference(paper);
-  const Config defaults;
-  visit_keys(defaults, reference);
-  return reference.out.str();
 }
 
 }  // namespace decalign

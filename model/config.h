@@ -9,10 +9,11 @@
 
 namespace decalign {
 
-/// Field names are the JSON keys; docs/configuration.md lists meaning, default, range and paper symbol of each
-/// (`decalign info --keys` prints that page from the same table, model/config_keys.h). Defaults are the release's.
+/// Field names are the JSON keys; docs/configuration.md lists meaning, default, range and paper
+/// symbol of each (`decalign info --keys` prints that page from the same table,
+/// model/config_keys.h). Defaults are the release's.
 struct Config {
-  std::string variant = "release";  // release | paper: sets the keys on which the two definitions differ
+  std::string variant = "release";  // release | paper, which two published definitions differ
   std::string dataset_name = "generated";
   std::string train_mode = "regression";
 
@@ -30,8 +31,9 @@ struct Config {
   int64_t num_classes = 1;
 
   // Dropout
-  std::map<std::string, double> attn_dropout;  // by suffix: l (the key without suffix), a, v or a modality's name
-  double relu_dropout = 0.1, embed_dropout = 0.25, res_dropout = 0.1, output_dropout = 0, text_dropout = 0;
+  std::map<std::string, double> attn_dropout;  // by suffix; text is the key without suffix, here l
+  double relu_dropout = 0.1, embed_dropout = 0.25, res_dropout = 0.1, output_dropout = 0,
+         text_dropout = 0;
 
   // Heterogeneous alignment
   int64_t num_prototypes = 8;
@@ -83,20 +85,22 @@ struct Config {
 /// l, a, v for text, audio, vision; other modalities keep their name. Names parameters and keys.
 std::string modality_suffix(const std::string& modality);
 
-/// Reads a config. `where` (a file's name, say) starts every error line. null is the same as absent.
-/// Throws input_error for an unknown key (naming the nearest known one), a wrong type, a value out of range.
+/// Reads a config. `where` (a file's name, say) starts every error line. null is the same as
+/// absent. Throws input_error for an unknown key (naming the nearest known one), a wrong type, a
+/// value out of range.
 Config parse_config(const nlohmann::json& json, const std::string& where);
 
 /// Reads a JSON file. Throws input_error naming the file.
 nlohmann::json read_json(const std::string& path);
 
-/// `key=value` of a command line into `json`; the value is JSON, or a Python literal (True, None, [a, b]), or a string.
+/// `key=value` of a command line into `json`; the value is JSON, or a Python literal (True, None,
+/// [a, b]), or a string.
 void apply_override(nlohmann::json& json, const std::string& assignment);
 
 /// Every key with its value, such that parse_config(to_json(c)) == c.
 nlohmann::ordered_json to_json(const Config& config);
 
-/// The table of docs/configuration.md.
+/// docs/configuration.md.
 std::string config_reference();
 
 }  // namespace decalign

@@ -11,7 +11,8 @@ Rows make_rows(Tape& tape, int64_t modalities, int64_t batch, const std::vector<
   return {modalities, batch, first};
 }
 
-std::span<real> zero_step_mask(Tape& tape, const Rows& rows, std::span<const BatchModality* const> inputs,
+std::span<real> zero_step_mask(Tape& tape, const Rows& rows,
+                               std::span<const BatchModality* const> inputs,
                                const std::vector<bool>& masked) {
   const auto mask = tape.take<real>(rows.total());
   std::fill(mask.begin(), mask.end(), real(1));
@@ -22,7 +23,8 @@ std::span<real> zero_step_mask(Tape& tape, const Rows& rows, std::span<const Bat
       const int64_t s = m * rows.batch + b;
       for (int64_t t = 0; t < rows.length(s); ++t) {
         const real* x = input.x.data() + (b * input.steps + t) * input.width;
-        if (std::all_of(x, x + input.width, [](real v) { return v == 0; })) mask[size_t(rows.begin(s) + t)] = 0;
+        if (std::all_of(x, x + input.width, [](real v) { return v == 0; }))
+          mask[size_t(rows.begin(s) + t)] = 0;
       }
     }
   }
@@ -42,7 +44,8 @@ Context cross_context(const Rows& rows) {
       context.copies.push_back({source, next, rows.modality_rows(o)});
       for (int64_t b = 0; b < rows.batch; ++b) {
         const int64_t s = o * rows.batch + b;
-        context.ranges[size_t((m * rows.batch + b) * others + slot)] = {next + rows.begin(s) - source, rows.length(s)};
+        context.ranges[size_t((m * rows.batch + b) * others + slot)] = {
+            next + rows.begin(s) - source, rows.length(s)};
       }
       next += rows.modality_rows(o);
       ++slot;

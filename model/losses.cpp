@@ -13,7 +13,9 @@
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
-Reduction reduction(const std::string& name) { return name == "sum" ? Reduction::sum : Reduction::mean; }
+Reduction reduction(const std::string& name) {
+  return name == "sum" ? Reduction::sum : Reduction::mean;
+}
 
 Tensor sum_of(Tape& tape, std::initializer_list<Tensor> terms) {
   const std::vector<Tensor> list(terms);
@@ -30,7 +32,8 @@ TaskLoss task_kind(const Config& c) {
 
 // z_m = Linear(drop(relu(Linear(c_m)))) -> [M, B, pde_dim]
 Tensor Network::distribution_encoder(Step& step, const Tensor& pooled_common) {
-  const int64_t modalities = step.rows.modalities, batch = step.rows.batch, d = config_.width(), p = config_.pde_width();
+  const int64_t modalities = step.rows.modalities, batch = step.rows.batch, d = config_.width(),
+                p = config_.pde_width();
   const auto parts = [&](const char* layer, int64_t n) {
     std::vector<MatmulPart> list;
     for (int64_t m = 0; m < modalities; ++m) {
@@ -54,8 +57,10 @@ Tensor Network::distribution_encoder(Step& step, const Tensor& pooled_common) {
   return z;
 }
 
-// L_hete = L_OT + L_proto on the pooled unique features, L_homo = L_sem + L_MMD on the encoded common ones.
-void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& pooled_common, Result& result) {
+// L_hete = L_OT + L_proto on the pooled unique features, L_homo = L_sem + L_MMD on the encoded
+// common ones.
+void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& pooled_common,
+                    Result& result) {
   Tape& tape = step.tape;
   const Config& c = config_;
   GmmOptions gmm_options;
@@ -73,7 +78,8 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   ot.epsilon = c.lambda_ot;
   ot.max_sweeps = c.ot_num_iters;
   ot.tolerance = c.ot_tolerance;
-  const Tensor cost = gaussian_cost(tape, mixture.means, mixture.variances, reduction(c.hetero_cost_reduction));
+  const Tensor cost =
+      gaussian_cost(tape, mixture.means, mixture.variances, reduction(c.hetero_cost_reduction));
   const Transport transport = sinkhorn(tape, cost, mixture.marginals, ot);
   result.transport = transport.report;
 
@@ -82,10 +88,12 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   prototype.pairs = reduction(c.proto_reduction);
   prototype.mahalanobis = c.local_proto_mahalanobis;
   prototype.variance_floor = c.gmm_var_floor;
-  result.hete = sum_of(tape, {transport.value, prototype_calibration(tape, pooled_unique, mixture, prototype)});
+  result.hete = sum_of(
+      tape, {transport.value, prototype_calibration(tape, pooled_unique, mixture, prototype)});
 
   const Tensor z = distribution_encoder(step, pooled_common);
-  result.homo = sum_of(tape, {moment_matching(tape, z, reduction(c.moment_loss)), mmd(tape, z, c.mmd_bandwidth)});
+  result.homo = sum_of(
+      tape, {moment_matching(tape, z, reduction(c.moment_loss)), mmd(tape, z, c.mmd_bandwidth)});
 }
 
 void Network::losses(Step& step, const Batch& batch, Result& result) {
@@ -101,9 +109,10 @@ void Network::losses(Step& step, const Batch& batch, Result& result) {
   for (real y : batch.labels)
     classes.push_back(config_.classification() ? int32_t(y) : sentiment_class(double(y)));
   result.ct = contrastive(tape, result.final_rep, classes, config_.ct_temperature);
-  result.total =
-      weighted_sum(tape, std::vector<Tensor>{result.task, result.dec, result.hete, result.homo, result.ct},
-                   std::vector<double>{1, config_.dec_loss_weight, config_.alpha, config_.beta, config_.ct_weight});
+  result.total = weighted_sum(
+      tape, std::vector<Tensor>{result.task, result.dec, result.hete, result.homo, result.ct},
+      std::vector<double>{1, config_.dec_loss_weight, config_.alpha, config_.beta,
+                          config_.ct_weight});
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -22,15 +22,19 @@ Network::Network(const Config& config, std::vector<ModalitySize> sizes, const st
                       std::to_string(sizes_.size()));
   const auto& names = config_.active_modalities;
   for (const std::string& name : names)
-    if (std::none_of(sizes_.begin(), sizes_.end(), [&](const ModalitySize& s) { return s.name == name; }))
-      throw input_error(where + ": key \"active_modalities\" names \"" + name + "\", which the data does not have");
+    if (std::none_of(sizes_.begin(), sizes_.end(),
+                     [&](const ModalitySize& s) { return s.name == name; }))
+      throw input_error(where + ": key \"active_modalities\" names \"" + name +
+                        "\", which the data does not have");
   for (size_t m = 0; m < sizes_.size(); ++m) {
     const ModalitySize& s = sizes_[m];
-    if (names.empty() || std::find(names.begin(), names.end(), s.name) != names.end()) active_.push_back(m);
+    if (names.empty() || std::find(names.begin(), names.end(), s.name) != names.end())
+      active_.push_back(m);
     const int64_t kernel = config_.kernel_size(s.name);
     if (projected(m) && kernel > s.steps)
       throw input_error(where + ": key \"conv1d_kernel_size_" + modality_suffix(s.name) + "\" is " +
-                        std::to_string(kernel) + ", longer than the " + std::to_string(s.steps) + " steps of " + s.name);
+                        std::to_string(kernel) + ", longer than the " + std::to_string(s.steps) +
+                        " steps of " + s.name);
   }
   add_parameters();
 }
@@ -38,10 +42,18 @@ Network::Network(const Config& config, std::vector<ModalitySize> sizes, const st
 void Network::add_parameters() {
   const int64_t d = config_.width(), p = config_.pde_width();
   const bool aligned = active_.size() == sizes_.size();
-  const auto is_active = [&](size_t m) { return std::find(active_.begin(), active_.end(), m) != active_.end(); };
-  const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool trained, bool zero_bias = false) {
+  const auto is_active = [&](size_t m) {
+    return std::find(active_.begin(), active_.end(), m) != active_.end();
+  };
+  // PyTorch's start of Conv1d and Linear: uniform within 1 / sqrt(inputs of one output).
+  const auto weight = [&](const std::string& name, const Shape& shape, bool trained) {
+    const double inputs = double(element_count(shape) / shape[0]);
+    parameters_.add({name + ".weight", shape, 0, 1 / std::sqrt(inputs), 0, trained});
+  };
+  const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool trained,
+                          bool zero_bias = false) {
     const double bound = 1 / std::sqrt(double(in));
-    parameters_.add({name + ".weight", {out, in}, 0, bound, 0, trained});
+    weight(name, {out, in}, trained);
     parameters_.add({name + ".bias", {out}, 0, zero_bias ? 0 : bound, 0, trained});
   };
   const auto norm = [&](const std::string& name, bool trained) {
@@ -52,17 +64,17 @@ void Network::add_parameters() {
 
   for (size_t m = 0; m < sizes_.size(); ++m) {
     const int64_t kernel = config_.kernel_size(sizes_[m].name), width = sizes_[m].width;
-    parameters_.add({"proj_" + suffix(m) + ".weight", {d, width, kernel}, 0, 1 / std::sqrt(double(width * kernel)), 0,
-                     is_active(m) && projected(m)});
+    weight("proj_" + suffix(m), {d, width, kernel}, is_active(m) && projected(m));
   }
   for (size_t m = 0; m < sizes_.size(); ++m)
-    parameters_.add({"encoder_uni_" + suffix(m) + ".weight", {d, d, 1}, 0, 1 / std::sqrt(double(d)), 0, is_active(m)});
-  parameters_.add({"encoder_com.weight", {d, d, 1}, 0, 1 / std::sqrt(double(d))});
+    weight("encoder_uni_" + suffix(m), {d, d, 1}, is_active(m));
+  weight("encoder_com", {d, d, 1}, true);
   for (size_t m = 0; m < sizes_.size(); ++m) {
     for (int64_t l = 0; l < config_.nlevels; ++l) {
       const std::string layer = "trans_" + suffix(m) + ".layers." + std::to_string(l) + ".";
       const bool t = is_active(m);
-      parameters_.add({layer + "self_attn.in_proj_weight", {3 * d, d}, 0, std::sqrt(6.0 / double(4 * d)), 0, t});
+      const double xavier = std::sqrt(6.0 / double(4 * d));
+      parameters_.add({layer + "self_attn.in_proj_weight", {3 * d, d}, 0, xavier, 0, t});
       parameters_.add({layer + "self_attn.in_proj_bias", {3 * d}, 0, 0, 0, t});
       linear(layer + "self_attn.out_proj", d, d, t, true);
       norm(layer + "attn_layer_norm", t);
@@ -90,7 +102,8 @@ Tensor Network::project(Step& step, const Batch& batch) {
   int64_t shortest = INT64_MAX;
   for (size_t m : active_) {
     const BatchModality& input = batch.modalities[m];
-    const int64_t steps = input.steps - (projected(m) ? config_.kernel_size(sizes_[m].name) - 1 : 0);
+    const int64_t steps =
+        input.steps - (projected(m) ? config_.kernel_size(sizes_[m].name) - 1 : 0);
     shortest = std::min(shortest, steps);
     for (int64_t b = 0; b < batch_size; ++b)
       lengths.push_back(by_length ? std::min<int64_t>(input.lengths[size_t(b)], steps) : steps);
@@ -99,9 +112,11 @@ Tensor Network::project(Step& step, const Batch& batch) {
     // Data: never written through and without a gradient.
     const Out x(const_cast<real*>(input.x.data()), input.x.size());
     Tensor features = tape.leaf({batch_size, input.steps, input.width}, x);
-    if (sizes_[m].name == "text") features = dropout(tape, features, step.dropout(config_.text_dropout));
+    if (sizes_[m].name == "text")
+      features = dropout(tape, features, step.dropout(config_.text_dropout));
     const Tensor weight =
-        projected(m) ? parameters_.on(tape, "proj_" + modality_suffix(sizes_[m].name) + ".weight") : Tensor{};
+        projected(m) ? parameters_.on(tape, "proj_" + modality_suffix(sizes_[m].name) + ".weight")
+                     : Tensor{};
     parts.push_back({features, weight});
   }
   step.rows = make_rows(tape, modalities, batch_size, lengths);
@@ -122,10 +137,12 @@ Tensor Network::project(Step& step, const Batch& batch) {
 }
 
 Result Network::forward(Tape& tape, const Batch& batch, const RandomState* random) {
-  expect(batch.count >= 1 && batch.modalities.size() == sizes_.size(), "Network::forward: modalities of the batch");
+  expect(batch.count >= 1 && batch.modalities.size() == sizes_.size(),
+         "Network::forward: modalities of the batch");
   for (size_t m = 0; m < sizes_.size(); ++m) {
     const BatchModality& input = batch.modalities[m];
-    expect(input.width == sizes_[m].width && std::ssize(input.x) == batch.count * input.steps * input.width &&
+    expect(input.width == sizes_[m].width &&
+               std::ssize(input.x) == batch.count * input.steps * input.width &&
                (config_.mask_source != "lengths" || std::ssize(input.lengths) == batch.count),
            "Network::forward: sizes of the batch");
   }
@@ -136,7 +153,8 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
   const auto weight_of = [&](const std::string& stem) {
     return [&, stem](size_t m) {
       MatmulPart part;
-      part.weight = parameters_.on(tape, stem + modality_suffix(sizes_[active_[m]].name) + ".weight");
+      part.weight =
+          parameters_.on(tape, stem + modality_suffix(sizes_[active_[m]].name) + ".weight");
       part.weight.shape = {d, d};  // a convolution of one tap
       return part;
     };
@@ -151,8 +169,9 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
 
   Result result;
   const std::vector<uint8_t> all(active_.size(), 1);
-  result.dec = decoupling(tape, step.rows, unique, common, all,
-                          config_.dec_loss == "cos_sum" ? DecouplingLoss::cos_sum : DecouplingLoss::cos2_mean);
+  result.dec = decoupling(
+      tape, step.rows, unique, common, all,
+      config_.dec_loss == "cos_sum" ? DecouplingLoss::cos_sum : DecouplingLoss::cos2_mean);
   const Tensor pooled_common = pooling(tape, step.rows, common, step.mask);
   if (active_.size() == sizes_.size()) {
     align(step, pooling(tape, step.rows, unique, step.mask), pooled_common, result);

@@ -18,19 +18,21 @@ struct ModalitySize {
   int64_t width = 0;  ///< d_m
 };
 
-/// What one forward pass gives. Loss terms are [1]; without labels task, ct and total are empty tensors.
+/// What one forward pass gives. Loss terms are [1]; without labels task, ct and total are empty
+/// tensors.
 struct Result {
   Tensor logits;     ///< [B, outputs]
   Tensor final_rep;  ///< [B, 2 M d]: h of every modality, then pooled c of every modality
   Tensor task, dec, hete, homo, ct, total;
-  std::span<const real> transport;  ///< transported mass, L1 marginal error, sweeps; empty without alignment
+  /// Transported mass, L1 marginal error, sweeps; empty without alignment.
+  std::span<const real> transport;
 };
 
 class Network {
  public:
-  /// `sizes` in the network's order: text, audio, vision, then the others by name. Throws input_error, one line that
-  /// starts with `where`, if config and data do not fit: M = 1, an unknown active modality, a kernel longer than the
-  /// sequence.
+  /// `sizes` in the network's order: text, audio, vision, then the others by name. Throws
+  /// input_error, one line that starts with `where`, if config and data do not fit: M = 1, an
+  /// unknown active modality, a kernel longer than the sequence.
   Network(const Config& config, std::vector<ModalitySize> sizes, const std::string& where);
 
   /// Runs the network on a batch; with labels, the losses too:

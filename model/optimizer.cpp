@@ -7,7 +7,10 @@
 namespace decalign::inline DECALIGN_REAL {
 
 Optimizer::Optimizer(Parameters& parameters, const AdamOptions& options, double learning_rate)
-    : parameters_(parameters), options_(options), m_(parameters.values().size()), v_(parameters.values().size()) {
+    : parameters_(parameters),
+      options_(options),
+      m_(parameters.values().size()),
+      v_(parameters.values().size()) {
   state_.learning_rate = learning_rate;
   for (const Parameter& p : parameters.list()) {
     if (!p.trained) continue;
@@ -32,8 +35,9 @@ void Optimizer::step(const Device& device) {
     global_norm(be, grads, false, {&state_.squared_norm, 1}, Scratch(scratch_).subspan(aligned));
     adam_advance(be, &state_);
     for (const Range& r : ranges_)
-      adam(be, options_, &state_, grads.subspan(r.begin, r.size), parameters_.values().subspan(r.begin, r.size),
-           InOut(m_).subspan(r.begin, r.size), InOut(v_).subspan(r.begin, r.size));
+      adam(be, options_, &state_, grads.subspan(r.begin, r.size),
+           parameters_.values().subspan(r.begin, r.size), InOut(m_).subspan(r.begin, r.size),
+           InOut(v_).subspan(r.begin, r.size));
   });
 }
 

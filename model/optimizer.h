@@ -23,7 +23,8 @@ class Optimizer {
   double learning_rate() const { return state_.learning_rate; }
   void set_learning_rate(double rate) { state_.learning_rate = rate; }
 
-  /// What a resumed run needs: moments (laid out as the parameters' flat arrays) and the number of steps done.
+  /// What a resumed run needs: moments (laid out as the parameters' flat arrays) and the number of
+  /// steps done.
   Out first_moment() { return m_; }
   Out second_moment() { return v_; }
   int64_t steps() const { return state_.step; }

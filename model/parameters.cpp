@@ -8,7 +8,8 @@ namespace decalign::inline DECALIGN_REAL {
 
 void Parameters::add(Parameter parameter) {
   parameter.offset = std::ssize(values_);
-  const size_t total = size_t((parameter.offset + parameter.size() + 15) / 16 * 16);  // each starts on a cache line
+  const size_t total =
+      size_t((parameter.offset + parameter.size() + 15) / 16 * 16);  // each starts on a cache line
   values_.resize(total);
   grads_.resize(total);
   list_.push_back(std::move(parameter));
@@ -19,16 +20,19 @@ void Parameters::initialize(uint64_t seed) {
   for (size_t i = 0; i < list_.size(); ++i) {
     const Out value = values(list_[i]);
     for (size_t j = 0; j < value.size(); ++j) {
-      const auto word = philox({uint32_t(j), uint32_t(uint64_t(j) >> 32), uint32_t(i), kInitialisation},
-                               {uint32_t(seed), uint32_t(seed >> 32)});
-      const double u = double((uint64_t(word[0]) << 21) ^ (word[1] >> 11)) / 9007199254740992.0;  // [0, 1)
+      const auto word =
+          philox({uint32_t(j), uint32_t(uint64_t(j) >> 32), uint32_t(i), kInitialisation},
+                 {uint32_t(seed), uint32_t(seed >> 32)});
+      const double u =
+          double((uint64_t(word[0]) << 21) ^ (word[1] >> 11)) / 9007199254740992.0;  // [0, 1)
       value[j] = real(list_[i].bound > 0 ? list_[i].bound * (2 * u - 1) : list_[i].start);
     }
   }
 }
 
 const Parameter* Parameters::find(const std::string& name) const {
-  const auto found = std::find_if(list_.begin(), list_.end(), [&](const Parameter& p) { return p.name == name; });
+  const auto found =
+      std::find_if(list_.begin(), list_.end(), [&](const Parameter& p) { return p.name == name; });
   return found == list_.end() ? nullptr : &*found;
 }
 

@@ -14,7 +14,8 @@ struct Parameter {
   int64_t offset = 0;  ///< first element in the flat arrays
   double bound = 0;    ///< initialised uniformly in [-bound, bound]
   double start = 0;    ///< or, with bound 0, to this constant
-  /// Whether the optimiser touches it: false where no gradient can reach (an inactive modality, a skipped projection).
+  /// Whether the optimiser touches it: false where no gradient can reach (an inactive modality, a
+  /// skipped projection).
   bool trained = true;
 
   int64_t size() const { return element_count(shape); }
@@ -24,16 +25,22 @@ class Parameters {
  public:
   /// Appends one; its values are undefined until initialize() or until the caller writes them.
   void add(Parameter parameter);
-  /// Draws every value from Philox by (seed, parameter, element): the same weights on every machine.
+  /// Draws every value from Philox by (seed, parameter, element): the same weights on every
+  /// machine.
   void initialize(uint64_t seed);
 
-  /// The parameter as an input of this step. Throws std::invalid_argument if there is none of that name.
+  /// The parameter as an input of this step. Throws std::invalid_argument if there is none of that
+  /// name.
   Tensor on(Tape& tape, const std::string& name);
 
   const std::vector<Parameter>& list() const { return list_; }
   const Parameter* find(const std::string& name) const;
-  Out values(const Parameter& p) { return Out(values_).subspan(size_t(p.offset), size_t(p.size())); }
-  InOut grads(const Parameter& p) { return InOut(grads_).subspan(size_t(p.offset), size_t(p.size())); }
+  Out values(const Parameter& p) {
+    return Out(values_).subspan(size_t(p.offset), size_t(p.size()));
+  }
+  InOut grads(const Parameter& p) {
+    return InOut(grads_).subspan(size_t(p.offset), size_t(p.size()));
+  }
   Out values() { return values_; }
   InOut grads() { return grads_; }
 

@@ -21,7 +21,8 @@ void find_lengths(Sequences& s) {
   }
 }
 
-// Padding must not leak through a projection wider than one step, nor standardised zeros count as data.
+// Padding must not leak through a projection wider than one step, nor standardised zeros count as
+// data.
 void clear_padding(Sequences& s) {
   if (s.lengths.empty()) return;  // averaged over time: there is no padding
   for (int64_t n = 0; n < s.count; ++n) {
@@ -34,8 +35,10 @@ void clear_padding(Sequences& s) {
 
 std::string dataset_alias(const std::string& name) {
   std::string lower = name;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return char(std::tolower(c)); });
-  if (lower == "ch-sims" || lower == "ch_sims" || lower == "chsims" || lower == "ch-sims-v1") return "sims";
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return char(std::tolower(c)); });
+  if (lower == "ch-sims" || lower == "ch_sims" || lower == "chsims" || lower == "ch-sims-v1")
+    return "sims";
   for (const char* known : {"mosi", "mosei", "sims", "iemocap", "generated"})
     if (lower == known) return lower;
   return name;
@@ -47,8 +50,10 @@ std::string dataset_path(const std::string& name, const std::string& data_dir) {
   if (name == "mosei") return dir / "MOSEI" / "mosei_aligned_50.pkl";
   if (name == "iemocap") return dir / "IEMOCAP" / "iemocap_data.pkl";
   if (name == "sims") {
-    const auto usual = dir / "CH-SIMS" / "chsims.pkl", processed = dir / "SIMS" / "Processed" / "unaligned_39.pkl";
-    return !std::filesystem::exists(usual) && std::filesystem::exists(processed) ? processed : usual;
+    const auto usual = dir / "CH-SIMS" / "chsims.pkl",
+               processed = dir / "SIMS" / "Processed" / "unaligned_39.pkl";
+    return !std::filesystem::exists(usual) && std::filesystem::exists(processed) ? processed
+                                                                                 : usual;
   }
   return name;
 }
@@ -66,9 +71,11 @@ Dataset open_dataset(const Config& config, const std::string& dataset, const std
     if (!config.feature_T.empty()) options.feature_files["text"] = config.feature_T;
     if (!config.feature_A.empty()) options.feature_files["audio"] = config.feature_A;
     if (!config.feature_V.empty()) options.feature_files["vision"] = config.feature_V;
-    data = load_dataset(config.featurePath.empty() ? dataset_path(dataset, data_dir) : config.featurePath, options);
+    data = load_dataset(
+        config.featurePath.empty() ? dataset_path(dataset, data_dir) : config.featurePath, options);
   }
-  if (config.iemocap_protocol == "paper_count" && dataset == "iemocap" && data.splits.contains("train"))
+  if (config.iemocap_protocol == "paper_count" && dataset == "iemocap" &&
+      data.splits.contains("train"))
     merge_train_and_valid(data);
   return data;
 }
@@ -80,17 +87,19 @@ Statistics prepare(const Config& config, Dataset& dataset, const Statistics& giv
   Statistics statistics = given;
   if (config.need_feature_standardized && given.empty()) {
     const auto train = dataset.splits.find("train");
-    if (train == dataset.splits.end()) throw input_error("standardising needs the training split or saved statistics");
+    if (train == dataset.splits.end())
+      throw input_error("standardising needs the training split or saved statistics");
     for (const Sequences& s : train->second.modalities) {
       const auto& chosen = config.feature_standardize_modalities;
       if (std::find(chosen.begin(), chosen.end(), s.name) != chosen.end())
-        statistics[s.name] =
-            feature_stats(s, config.feature_clip_percentiles[0], config.feature_clip_percentiles[1]);
+        statistics[s.name] = feature_stats(s, config.feature_clip_percentiles[0],
+                                           config.feature_clip_percentiles[1]);
     }
   }
   for (auto& [name, split] : dataset.splits) {
     for (Sequences& s : split.modalities) {
-      if (const auto found = statistics.find(s.name); found != statistics.end()) standardize(s, found->second);
+      if (const auto found = statistics.find(s.name); found != statistics.end())
+        standardize(s, found->second);
       if (config.need_normalized && (s.name == "audio" || s.name == "vision")) average_over_time(s);
       if (by_length) clear_padding(s);
     }
@@ -100,7 +109,8 @@ Statistics prepare(const Config& config, Dataset& dataset, const Statistics& giv
 
 std::vector<double> class_weights(const Config& config, const Split& train) {
   if (!config.classification()) return {};
-  if (!config.class_weights.empty() || config.class_weight != "balanced") return config.class_weights;
+  if (!config.class_weights.empty() || config.class_weight != "balanced")
+    return config.class_weights;
   std::vector<double> counts(size_t(config.num_classes), 0), weights;
   for (float y : train.labels) ++counts[size_t(y)];
   for (double count : counts)
@@ -113,9 +123,9 @@ void check_labels(const Config& config, const Dataset& dataset, const std::strin
   for (const auto& [name, split] : dataset.splits)
     for (size_t n = 0; n < split.labels.size(); ++n)
       if (const float y = split.labels[n]; y < 0 || y >= float(config.num_classes))
-        throw input_error(where + ": split " + name + ": " + dataset.labels_key + " of sample " + split.ids[n] + " is " +
-                          std::to_string(int64_t(y)) + ", expected a class in [0, " +
-                          std::to_string(config.num_classes) + ")");
+        throw input_error(where + ": split " + name + ": " + dataset.labels_key + " of sample " +
+                          split.ids[n] + " is " + std::to_string(int64_t(y)) +
+                          ", expected a class in [0, " + std::to_string(config.num_classes) + ")");
 }
 
 }  // namespace decalign

@@ -16,11 +16,14 @@ std::vector<ModalitySize> batch_sizes(const Safetensors& file, const std::string
   for (const auto& [name, view] : file.tensors()) {
     if (!name.starts_with(prefix)) continue;
     const std::string key = name.substr(prefix.size());
-    if (key == "labels" || key.ends_with("_lengths") || key.find('.') != std::string::npos) continue;
+    if (key == "labels" || key.ends_with("_lengths") || key.find('.') != std::string::npos)
+      continue;
     if (key == "text" && view.shape.size() == 3 && view.shape[1] == 3 && view.dtype.kind == 'i')
-      throw input_error(file.file() + ": tensor \"" + name + "\" holds token ids; the text encoder is not available yet");
+      throw input_error(file.file() + ": tensor \"" + name +
+                        "\" holds token ids; the text encoder is not available yet");
     if (view.shape.size() != 3)
-      throw input_error(file.file() + ": tensor \"" + name + "\" is " + view.shape_text() + ", expected [B, T, d]");
+      throw input_error(file.file() + ": tensor \"" + name + "\" is " + view.shape_text() +
+                        ", expected [B, T, d]");
     Sequences s;
     s.name = key;
     s.steps = view.shape[1];
@@ -45,8 +48,8 @@ Batch read_batch(const Safetensors& file, const std::string& prefix, const Netwo
     const ArrayView& view = file.view(name);
     if (view.shape.size() != 3 || view.shape[2] != size.width || view.shape[0] < 1 ||
         (batch.count > 0 && view.shape[0] != batch.count))
-      throw input_error(file.file() + ": tensor \"" + name + "\" is " + view.shape_text() + ", expected [B, T, " +
-                        std::to_string(size.width) + "] with one B for all");
+      throw input_error(file.file() + ": tensor \"" + name + "\" is " + view.shape_text() +
+                        ", expected [B, T, " + std::to_string(size.width) + "] with one B for all");
     batch.count = view.shape[0];
     BatchModality m;
     m.x = reals(file, name);
@@ -56,24 +59,30 @@ Batch read_batch(const Safetensors& file, const std::string& prefix, const Netwo
     if (file.has(name + "_lengths")) {
       const auto lengths = file.integers(name + "_lengths");
       if (std::ssize(lengths) != batch.count ||
-          std::any_of(lengths.begin(), lengths.end(), [&](int64_t n) { return n < 0 || n > m.steps; }))
-        throw input_error(file.file() + ": tensor \"" + name + "_lengths\" must hold B lengths in [0, T]");
+          std::any_of(lengths.begin(), lengths.end(),
+                      [&](int64_t n) { return n < 0 || n > m.steps; }))
+        throw input_error(file.file() + ": tensor \"" + name +
+                          "_lengths\" must hold B lengths in [0, T]");
       m.lengths.assign(lengths.begin(), lengths.end());
     }
     batch.modalities.push_back(std::move(m));
   }
   batch.labels = reals(file, prefix + "labels");
   if (std::ssize(batch.labels) != batch.count)
-    throw input_error(file.file() + ": tensor \"" + prefix + "labels\" must hold one label per sample");
+    throw input_error(file.file() + ": tensor \"" + prefix +
+                      "labels\" must hold one label per sample");
   for (real y : batch.labels)
-    if (network.config().classification() && !(y >= 0 && y < network.config().num_classes && y == std::floor(y)))
-      throw input_error(file.file() + ": tensor \"" + prefix + "labels\" holds " + std::to_string(y) +
-                        ", which is no class in [0, " + std::to_string(network.config().num_classes) + ")");
+    if (network.config().classification() &&
+        !(y >= 0 && y < network.config().num_classes && y == std::floor(y)))
+      throw input_error(file.file() + ": tensor \"" + prefix + "labels\" holds " +
+                        std::to_string(y) + ", which is no class in [0, " +
+                        std::to_string(network.config().num_classes) + ")");
   return batch;
 }
 
 // What only the weights know: taps of the projections, width of z, number of classes.
-Config fit_config(Config config, const Safetensors& weights, const std::vector<ModalitySize>& sizes) {
+Config fit_config(Config config, const Safetensors& weights,
+                  const std::vector<ModalitySize>& sizes) {
   const auto dimension = [&](const std::string& name, size_t axis) {
     const ArrayView& view = weights.view(name);
     if (view.shape.size() <= axis)
@@ -84,7 +93,8 @@ Config fit_config(Config config, const Safetensors& weights, const std::vector<M
     const std::string suffix = modality_suffix(s.name);
     config.conv1d_kernel_size[suffix] = dimension("proj_" + suffix + ".weight", 2);
   }
-  if (!sizes.empty()) config.pde_dim = dimension("pde_" + modality_suffix(sizes[0].name) + ".net.3.weight", 0);
+  if (!sizes.empty())
+    config.pde_dim = dimension("pde_" + modality_suffix(sizes[0].name) + ".net.3.weight", 0);
   if (config.classification()) config.num_classes = dimension("out_layer.weight", 0);
   return config;
 }
@@ -117,16 +127,20 @@ void replay(const ReplayOptions& options) {
     prefixes.clear();
     for (int64_t i = 0; batches.has("batch" + std::to_string(i) + ".labels"); ++i)
       prefixes.push_back("batch" + std::to_string(i) + ".");
-    if (prefixes.empty()) throw input_error(options.batch + ": no tensor \"batch0.labels\"; --steps needs numbered batches");
+    if (prefixes.empty())
+      throw input_error(options.batch +
+                        ": no tensor \"batch0.labels\"; --steps needs numbered batches");
   }
   const std::vector<ModalitySize> sizes = batch_sizes(batches, prefixes[0]);
   if (sizes.size() < 2)
     throw input_error(options.batch + ": " + std::to_string(sizes.size()) +
                       " modalities [B, T, d] found, at least 2 are needed");
-  const Config config = fit_config(parse_config(read_json(options.config), options.config), weights, sizes);
+  const Config config =
+      fit_config(parse_config(read_json(options.config), options.config), weights, sizes);
   Network network(config, sizes, options.config);
   load_weights(network.parameters(), weights);
-  const std::vector<float> class_weights(config.class_weights.begin(), config.class_weights.end());  // as the release
+  const std::vector<float> class_weights(config.class_weights.begin(),
+                                         config.class_weights.end());  // as the release
   network.set_class_weights(std::vector<real>(class_weights.begin(), class_weights.end()));
   std::vector<Batch> inputs;
   for (const std::string& prefix : prefixes) inputs.push_back(read_batch(batches, prefix, network));

@@ -1,4 +1,5 @@
-// `decalign replay`: given weights and batches, the network's outputs, losses and gradients, or a training curve.
+// `decalign replay`: given weights and batches, the network's outputs, losses and gradients, or a
+// training curve.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +11,15 @@ namespace decalign {
 
 struct ReplayOptions {
   std::string config, weights, batch, out;  ///< files; docs/formats.md
-  int64_t steps = 0;                        ///< 0: one forward and backward pass; N: N steps of Adam
-  double learning_rate = 0;                 ///< with steps
+  int64_t steps = 0;         ///< 0: one forward and backward pass; N: N steps of Adam
+  double learning_rate = 0;  ///< with steps
   int threads = 0;
 };
 
 inline namespace DECALIGN_REAL {
 
-/// Runs in this build's precision. Throws input_error for files that do not fit; `out` appears whole or not at all.
+/// Runs in this build's precision. Throws input_error for files that do not fit; `out` appears
+/// whole or not at all.
 void replay(const ReplayOptions& options);
 
 }  // namespace DECALIGN_REAL

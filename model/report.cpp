@@ -20,11 +20,13 @@ MeanStd mean_std(const std::vector<double>& values) {
 
 std::vector<std::string> table_metrics(const std::string& dataset, bool classification) {
   if (classification) return {"WAcc", "WAF1", "Macro_F1"};
-  if (dataset == "sims") return {"MAE", "Corr", "Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score"};
+  if (dataset == "sims")
+    return {"MAE", "Corr", "Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score"};
   return {"MAE", "Corr", "Acc_2", "F1_score", "Acc_7"};
 }
 
-std::string report_table(const std::vector<ReportRow>& rows, const std::vector<std::string>& metrics) {
+std::string report_table(const std::vector<ReportRow>& rows,
+                         const std::vector<std::string>& metrics) {
   std::vector<std::vector<std::string>> cells{{""}};
   cells[0].insert(cells[0].end(), metrics.begin(), metrics.end());
   for (const ReportRow& row : rows) {
@@ -34,7 +36,9 @@ std::string report_table(const std::vector<ReportRow>& rows, const std::vector<s
       for (const Metrics& run : row.runs)
         if (const auto value = find_metric(run, metric)) values.push_back(*value);
       const MeanStd s = mean_std(values);
-      line.push_back(values.empty() ? "" : values.size() > 1 ? format("%.4f +- %.4f", s.mean, s.std) : format("%.4f", s.mean));
+      line.push_back(values.empty()      ? ""
+                     : values.size() > 1 ? format("%.4f +- %.4f", s.mean, s.std)
+                                         : format("%.4f", s.mean));
     }
     cells.push_back(std::move(line));
   }
@@ -44,7 +48,8 @@ std::string report_table(const std::vector<ReportRow>& rows, const std::vector<s
     for (size_t c = 0; c < line.size(); ++c) {
       size_t width = 0;
       for (const auto& other : cells) width = std::max(width, other[c].size());
-      text += c == 0 ? format("%-*s", int(width), line[c].c_str()) : format("  %*s", int(width), line[c].c_str());
+      text += c == 0 ? format("%-*s", int(width), line[c].c_str())
+                     : format("  %*s", int(width), line[c].c_str());
     }
     table += text + "\n";
   }

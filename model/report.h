@@ -15,9 +15,10 @@ struct ReportRow {
   std::vector<Metrics> runs;
 };
 
-/// A plain-text table of the named metrics, each as the mean over the row's runs and, with several, the sample standard
-/// deviation. A metric that a row does not have is left blank.
-std::string report_table(const std::vector<ReportRow>& rows, const std::vector<std::string>& metrics);
+/// A plain-text table of the named metrics, each as the mean over the row's runs and, with several,
+/// the sample standard deviation. A metric that a row does not have is left blank.
+std::string report_table(const std::vector<ReportRow>& rows,
+                         const std::vector<std::string>& metrics);
 
 /// What the table shows for a protocol: the release's metrics of it.
 std::vector<std::string> table_metrics(const std::string& dataset, bool classification);

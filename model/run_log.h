@@ -1,4 +1,5 @@
-// What a run says: lines to the terminal and to the run's log, and one progress line that overwrites itself.
+// What a run says: lines to the terminal and to the run's log, and one progress line that
+// overwrites itself.
 #pragma once
 
 #include <chrono>
@@ -14,7 +15,8 @@ class RunLog {
 
   void line(const std::string& text);
   void warn(const std::string& text) { line("warning: " + text); }
-  /// Shown at once on a terminal; elsewhere as a plain line every `kPlainSeconds` seconds. Not logged.
+  /// Shown at once on a terminal; elsewhere as a plain line every `kPlainSeconds` seconds. Not
+  /// logged.
   void progress(const std::string& text);
 
  private:

@@ -8,7 +8,8 @@ namespace {
 
 MetricChoice choice(const std::string& name, const std::string& mode) {
   std::string lower = name;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return char(std::tolower(c)); });
   const auto has = [&](const char* word) { return lower.find(word) != std::string::npos; };
   const bool inferred = has("acc") || has("f1") || has("corr");
   return {name, mode.empty() ? inferred : mode == "max"};
@@ -26,7 +27,9 @@ double MetricChoice::value(const Metrics& metrics, double loss) const {
   return find_metric(rounded(metrics), name).value_or(loss);
 }
 
-MetricChoice selection_choice(const Config& config) { return choice(selection_name(config), config.selection_mode); }
+MetricChoice selection_choice(const Config& config) {
+  return choice(selection_name(config), config.selection_mode);
+}
 
 MetricChoice scheduler_choice(const Config& config) {
   return choice(config.scheduler_metric.empty() ? selection_name(config) : config.scheduler_metric,
@@ -35,7 +38,8 @@ MetricChoice scheduler_choice(const Config& config) {
 
 double PlateauScheduler::step(double value, double learning_rate) {
   constexpr double kThreshold = 1e-4, kSmallestChange = 1e-8;
-  const bool better = !started || (maximise ? value > best * (1 + kThreshold) : value < best * (1 - kThreshold));
+  const bool better =
+      !started || (maximise ? value > best * (1 + kThreshold) : value < best * (1 - kThreshold));
   if (better && !std::isnan(value)) {
     started = true;
     best = value;

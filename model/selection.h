@@ -13,10 +13,13 @@ struct MetricChoice {
   std::string name;
   bool maximise = false;
 
-  /// The metric's value as the release compares it, rounded to four decimals; `loss`, the mean of the batches' task
-  /// losses and not rounded, for every name that is no metric (the data set's name in capitals, by custom).
+  /// The metric's value as the release compares it, rounded to four decimals; `loss`, the mean of
+  /// the batches' task losses and not rounded, for every name that is no metric (the data set's
+  /// name in capitals, by custom).
   double value(const Metrics& metrics, double loss) const;
-  bool better(double current, double best) const { return maximise ? current > best : current < best; }
+  bool better(double current, double best) const {
+    return maximise ? current > best : current < best;
+  }
 };
 
 /// selection_metric; absent: in classification weighted F1, else the loss.
@@ -24,8 +27,8 @@ MetricChoice selection_choice(const Config& config);
 /// scheduler_metric; absent: the selection's.
 MetricChoice scheduler_choice(const Config& config);
 
-/// torch.optim.lr_scheduler.ReduceLROnPlateau: after more than `patience` epochs in a row without a relative improvement
-/// of 1e-4 the learning rate is multiplied by `factor`.
+/// torch.optim.lr_scheduler.ReduceLROnPlateau: after more than `patience` epochs in a row without a
+/// relative improvement of 1e-4 the learning rate is multiplied by `factor`.
 struct PlateauScheduler {
   bool maximise = false;
   int64_t patience = 10;

@@ -10,9 +10,9 @@ namespace decalign::inline DECALIGN_REAL {
 struct Network::Step {
   Tape& tape;
   const RandomState* random;
-  Rows rows{};                  // of the active modalities, after the projection
+  Rows rows{};                   // of the active modalities, after the projection
   std::span<const real> mask{};  // [R] or empty
-  uint32_t ops = 0;             // dropout ops so far
+  uint32_t ops = 0;              // dropout ops so far
 
   Dropout dropout(double rate) {
     const uint32_t op = ops++;

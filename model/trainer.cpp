@@ -39,7 +39,10 @@ Evaluation evaluate_split(Network& network, const Split& split, const Device& de
   int64_t batches = 0;
   for (int64_t first = 0; first < n; first += config.batch_size, ++batches) {
     tape.reset();
-    gather(split, std::span(samples).subspan(size_t(first), size_t(std::min(config.batch_size, n - first))), batch);
+    gather(
+        split,
+        std::span(samples).subspan(size_t(first), size_t(std::min(config.batch_size, n - first))),
+        batch);
     const Result r = network.forward(tape, batch, nullptr);
     for (int64_t i = 0; i < batch.count * outputs; ++i)
       result.predictions.scores.push_back(float(r.logits.value[size_t(i)]));
@@ -47,12 +50,13 @@ Evaluation evaluate_split(Network& network, const Split& split, const Device& de
   }
   if (batches > 0) result.loss /= double(batches);
   if (!split.labels.empty())
-    result.metrics = evaluate(config.dataset_name, result.predictions.classes, result.predictions.scores, split.labels);
+    result.metrics = evaluate(config.dataset_name, result.predictions.classes,
+                              result.predictions.scores, split.labels);
   return result;
 }
 
-Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics& statistics, uint64_t seed,
-                 const std::string& folder, const Device& device, RunLog& log)
+Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics& statistics,
+                 uint64_t seed, const std::string& folder, const Device& device, RunLog& log)
     : config_(config),
       dataset_(dataset),
       folder_(folder),
@@ -77,23 +81,28 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics&
 
 void Trainer::require_finite(const Result& r, int64_t epoch, int64_t batch) const {
   if (std::isfinite(double(r.total.value[0]))) return;
-  const std::pair<const char*, const Tensor*> terms[] = {
-      {"task", &r.task}, {"decoupling", &r.dec}, {"heterogeneous", &r.hete}, {"homogeneous", &r.homo}, {"contrastive", &r.ct}};
+  const std::pair<const char*, const Tensor*> terms[] = {{"task", &r.task},
+                                                         {"decoupling", &r.dec},
+                                                         {"heterogeneous", &r.hete},
+                                                         {"homogeneous", &r.homo},
+                                                         {"contrastive", &r.ct}};
   const char* term = "total";
   for (const auto& [name, tensor] : terms)
     if (!std::isfinite(double(tensor->value[0]))) {
       term = name;
       break;
     }
-  throw input_error(format("seed %llu, epoch %lld, batch %lld (step %lld): the %s loss is not finite; ",
-                           (unsigned long long)about_.seed, (long long)epoch, (long long)batch,
-                           (long long)optimizer_.steps() + 1, term) +
-                    last_good());
+  throw input_error(
+      format("seed %llu, epoch %lld, batch %lld (step %lld): the %s loss is not finite; ",
+             (unsigned long long)about_.seed, (long long)epoch, (long long)batch,
+             (long long)optimizer_.steps() + 1, term) +
+      last_good());
 }
 
 std::string Trainer::last_good() const {
   if (progress_.best_epoch == 0) return "no epoch was completed, there is no checkpoint";
-  return "the last good checkpoint is " + checkpoint_path() + " of epoch " + std::to_string(progress_.best_epoch);
+  return "the last good checkpoint is " + checkpoint_path() + " of epoch " +
+         std::to_string(progress_.best_epoch);
 }
 
 // The weights may have become NaN in an epoch's last step, which no loss has seen.
@@ -101,9 +110,10 @@ Evaluation Trainer::validate(int64_t epoch) {
   try {
     return evaluate_split(network_, dataset_.splits.at("valid"), device_);
   } catch (const input_error& e) {
-    throw input_error(format("seed %llu, epoch %lld (step %lld): validation: ", (unsigned long long)about_.seed,
-                             (long long)epoch, (long long)optimizer_.steps()) +
-                      e.what() + "; " + last_good());
+    throw input_error(
+        format("seed %llu, epoch %lld (step %lld): validation: ", (unsigned long long)about_.seed,
+               (long long)epoch, (long long)optimizer_.steps()) +
+        e.what() + "; " + last_good());
   }
 }
 
@@ -130,11 +140,14 @@ Trainer::EpochLoss Trainer::train_epoch(int64_t epoch) {
     tape_.backward(result.total);
     optimizer_.step(device_);
 
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double left = seconds / double(i + 1) * double(batches - i - 1 + (config_.num_epochs - epoch) * batches);
-    log_.progress(format("epoch %lld  batch %lld/%lld  loss %.4f  %.0f samples/s  at most %s left", (long long)epoch,
-                         (long long)(i + 1), (long long)batches, loss.total / double(loss.batches),
-                         double(first + count) / seconds, clock_text(left).c_str()));
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double left =
+        seconds / double(i + 1) * double(batches - i - 1 + (config_.num_epochs - epoch) * batches);
+    log_.progress(format("epoch %lld  batch %lld/%lld  loss %.4f  %.0f samples/s  at most %s left",
+                         (long long)epoch, (long long)(i + 1), (long long)batches,
+                         loss.total / double(loss.batches), double(first + count) / seconds,
+                         clock_text(left).c_str()));
   }
   return loss;
 }
@@ -151,17 +164,22 @@ void Trainer::run() {
     const EpochLoss loss = train_epoch(epoch);
     const Evaluation valid = validate(epoch);
     const double value = selection_.value(valid.metrics, valid.loss);
-    optimizer_.set_learning_rate(progress_.scheduler.step(scheduling_.value(valid.metrics, valid.loss), rate));
+    optimizer_.set_learning_rate(
+        progress_.scheduler.step(scheduling_.value(valid.metrics, valid.loss), rate));
     const bool best = selection_.better(value, progress_.best_value);
     const double mass = loss.transports ? loss.mass / double(loss.transports) : 1;
-    std::string line = format("seed %llu  epoch %lld  loss %.4f  valid %s %.4f  lr %.2g  %.1f s", (unsigned long long)about_.seed,
-                              (long long)epoch, loss.total / double(loss.batches), selection_.name.c_str(), value, rate,
-                              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    std::string line =
+        format("seed %llu  epoch %lld  loss %.4f  valid %s %.4f  lr %.2g  %.1f s",
+               (unsigned long long)about_.seed, (long long)epoch, loss.total / double(loss.batches),
+               selection_.name.c_str(), value, rate,
+               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     if (loss.transports) line += format("  mass %.3f", mass);
     if (best) line += "  best";
     log_.line(line);
     if (mass < 0.9)
-      log_.warn(format("only %.3f of the mass is transported: the clamped Sinkhorn loses it; set sinkhorn=log", mass));
+      log_.warn(format(
+          "only %.3f of the mass is transported: the clamped Sinkhorn loses it; set sinkhorn=log",
+          mass));
     progress_.epoch = epoch;
     if (best) {
       progress_.best_epoch = about_.epoch = epoch;
@@ -171,7 +189,8 @@ void Trainer::run() {
     save_state();
   }
   if (progress_.best_epoch == 0)
-    throw input_error(folder_ + ": no epoch had a valid " + selection_.name + " on the validation split");
+    throw input_error(folder_ + ": no epoch had a valid " + selection_.name +
+                      " on the validation split");
   const Safetensors best(checkpoint_path());
   load_weights(network_.parameters(), best);
 }

@@ -1,4 +1,5 @@
-// Training one seed: epochs, validation, the best checkpoint, and a state from which a killed run goes on.
+// Training one seed: epochs, validation, the best checkpoint, and a state from which a killed run
+// goes on.
 #pragma once
 
 #include <optional>
@@ -24,7 +25,8 @@ struct Evaluation {
 /// Runs the network over a split, without dropout and in order.
 Evaluation evaluate_split(Network& network, const Split& split, const Device& device);
 
-/// A trained network as a file: weights, the config and the sizes it was built for, statistics for standardising.
+/// A trained network as a file: weights, the config and the sizes it was built for, statistics for
+/// standardising.
 struct Checkpoint {
   Config config;
   std::vector<ModalitySize> sizes;
@@ -40,14 +42,15 @@ std::pair<Checkpoint, Network> load_checkpoint(const std::string& path);
 
 class Trainer {
  public:
-  /// `dataset` prepared and with the splits train and valid. Files go to `folder`: checkpoint.safetensors (the best
-  /// epoch), state.safetensors (the last one).
+  /// `dataset` prepared and with the splits train and valid. Files go to `folder`:
+  /// checkpoint.safetensors (the best epoch), state.safetensors (the last one).
   Trainer(const Config& config, const Dataset& dataset, const Statistics& statistics, uint64_t seed,
           const std::string& folder, const Device& device, RunLog& log);
 
-  /// Trains to the end, from state.safetensors if there is one: then the remaining epochs give the same bits as an
-  /// uninterrupted run. Afterwards the network has the best epoch's weights. Throws input_error if a loss becomes NaN or
-  /// infinite, naming the step, the term and the last good checkpoint.
+  /// Trains to the end, from state.safetensors if there is one: then the remaining epochs give the
+  /// same bits as an uninterrupted run. Afterwards the network has the best epoch's weights. Throws
+  /// input_error if a loss becomes NaN or infinite, naming the step, the term and the last good
+  /// checkpoint.
   void run();
 
   Network& network() { return network_; }

@@ -12,15 +12,18 @@ using json = nlohmann::json;
 
 json parse_metadata(const Safetensors& file, const std::string& key) {
   const auto found = file.metadata().find(key);
-  const json parsed = found == file.metadata().end() ? json() : json::parse(found->second, nullptr, false);
+  const json parsed =
+      found == file.metadata().end() ? json() : json::parse(found->second, nullptr, false);
   if (parsed.is_null() || parsed.is_discarded())
-    throw input_error(file.file() + ": no \"" + key + "\" in the metadata: not a file of decalign's");
+    throw input_error(file.file() + ": no \"" + key +
+                      "\" in the metadata: not a file of decalign's");
   return parsed;
 }
 
 json sizes_json(const std::vector<ModalitySize>& sizes) {
   json list = json::array();
-  for (const ModalitySize& s : sizes) list.push_back({{"name", s.name}, {"steps", s.steps}, {"width", s.width}});
+  for (const ModalitySize& s : sizes)
+    list.push_back({{"name", s.name}, {"steps", s.steps}, {"width", s.width}});
   return list;
 }
 
@@ -30,14 +33,16 @@ void save_checkpoint(const std::string& path, Network& network, const Checkpoint
   std::vector<TensorOut> tensors = weight_tensors(network.parameters());
   for (const auto& [name, s] : about.statistics) {
     const std::vector<int64_t> shape{std::ssize(s.low)};
-    for (const auto& [part, values] : {std::pair{".low", &s.low}, {".high", &s.high}, {".mean", &s.mean}, {".std", &s.std}})
+    for (const auto& [part, values] :
+         {std::pair{".low", &s.low}, {".high", &s.high}, {".mean", &s.mean}, {".std", &s.std}})
       tensors.push_back(tensor_out<float>("stats." + name + part, shape, *values));
   }
   const json details = {{"modalities", sizes_json(about.sizes)},
                         {"class_weights", about.class_weights},
                         {"seed", about.seed},
                         {"epoch", about.epoch}};
-  save_safetensors(path, std::move(tensors), {{"config", to_json(about.config).dump()}, {"decalign", details.dump()}});
+  save_safetensors(path, std::move(tensors),
+                   {{"config", to_json(about.config).dump()}, {"decalign", details.dump()}});
 }
 
 std::pair<Checkpoint, Network> load_checkpoint(const std::string& path) {
@@ -46,7 +51,8 @@ std::pair<Checkpoint, Network> load_checkpoint(const std::string& path) {
   try {
     about.config = parse_config(parse_metadata(file, "config"), path);
     const json details = parse_metadata(file, "decalign");
-    for (const json& s : details.at("modalities")) about.sizes.push_back({s.at("name"), s.at("steps"), s.at("width")});
+    for (const json& s : details.at("modalities"))
+      about.sizes.push_back({s.at("name"), s.at("steps"), s.at("width")});
     about.class_weights = details.at("class_weights").get<std::vector<real>>();
     about.seed = details.at("seed");
     about.epoch = details.at("epoch");
@@ -56,8 +62,8 @@ std::pair<Checkpoint, Network> load_checkpoint(const std::string& path) {
   for (const ModalitySize& s : about.sizes) {
     const std::string stem = "stats." + s.name;
     if (!file.has(stem + ".low")) continue;
-    about.statistics[s.name] = {file.floats(stem + ".low"), file.floats(stem + ".high"), file.floats(stem + ".mean"),
-                                file.floats(stem + ".std")};
+    about.statistics[s.name] = {file.floats(stem + ".low"), file.floats(stem + ".high"),
+                                file.floats(stem + ".mean"), file.floats(stem + ".std")};
   }
   Network network(about.config, about.sizes, path);
   network.set_class_weights(about.class_weights);
@@ -71,7 +77,8 @@ void Trainer::save_state() {
   tensors.push_back(tensor_out<real>("optimizer.m", shape, optimizer_.first_moment()));
   tensors.push_back(tensor_out<real>("optimizer.v", shape, optimizer_.second_moment()));
   // Numbers that must come back to the bit.
-  const std::vector<double> numbers{optimizer_.learning_rate(), progress_.best_value, progress_.scheduler.best};
+  const std::vector<double> numbers{optimizer_.learning_rate(), progress_.best_value,
+                                    progress_.scheduler.best};
   tensors.push_back(tensor_out<double>("optimizer.numbers", {3}, numbers));
   const json details = {{"epoch", progress_.epoch},
                         {"best_epoch", progress_.best_epoch},
@@ -88,17 +95,20 @@ bool Trainer::load_state() {
   const Safetensors file(state_path());
   const json details = parse_metadata(file, "decalign");
   if (parse_metadata(file, "config") != json::parse(to_json(config_).dump()))
-    throw input_error(state_path() + ": was written with another config; resume with the run's own");
+    throw input_error(state_path() +
+                      ": was written with another config; resume with the run's own");
   const auto restore = [&](const std::string& name, Out target) {
     const std::vector<double> values = file.doubles(name);
-    if (values.size() != target.size()) throw input_error(file.file() + ": tensor \"" + name + "\" has another size");
+    if (values.size() != target.size())
+      throw input_error(file.file() + ": tensor \"" + name + "\" has another size");
     std::copy(values.begin(), values.end(), target.begin());
   };
   load_weights(network_.parameters(), file);
   restore("optimizer.m", optimizer_.first_moment());
   restore("optimizer.v", optimizer_.second_moment());
   const std::vector<double> numbers = file.doubles("optimizer.numbers");
-  if (numbers.size() != 3) throw input_error(file.file() + ": tensor \"optimizer.numbers\" has another size");
+  if (numbers.size() != 3)
+    throw input_error(file.file() + ": tensor \"optimizer.numbers\" has another size");
   optimizer_.set_learning_rate(numbers[0]);
   progress_.best_value = numbers[1];
   progress_.scheduler.best = numbers[2];

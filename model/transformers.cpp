@@ -3,21 +3,14 @@
 
 #include "autograd/attention.h"
 #include "autograd/dropout.h"
+#include "autograd/feed_forward.h"
 #include "autograd/layer_norm.h"
 #include "model/layout.h"
 #include "model/step.h"
 
 namespace decalign::inline DECALIGN_REAL {
-namespace {
-
-// Keys and values of every layer: [context rows, L d], layer l in columns l d ...
-struct ProjectedContext {
-  Tensor keys, values;
-};
-
-}  // namespace
-
-// unique [R, d] -> [R, d]. Post-norm layers: x = LN(x + drop(MHA(x, ctx))), x = LN(x + drop(W2 drop(relu(W1 x)))).
+// unique [R, d] -> [R, d]. Post-norm layers: x = LN(x + drop(MHA(x, ctx))), x = LN(x + drop(W2
+// drop(relu(W1 x)))).
 Tensor Network::transformers(Step& step, const Tensor& unique) {
   Tape& tape = step.tape;
   const Rows& rows = step.rows;
@@ -26,7 +19,8 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
   const bool cross = config_.use_cross_modal_attention && rows.modalities > 1;
 
   const auto name = [&](size_t m, int64_t layer, const char* rest) {
-    return "trans_" + modality_suffix(sizes_[active_[m]].name) + ".layers." + std::to_string(layer) + "." + rest;
+    return "trans_" + modality_suffix(sizes_[active_[m]].name) + ".layers." +
+           std::to_string(layer) + "." + rest;
   };
   // Rows weight_row .. of a layer's packed in_proj.
   const auto in_proj = [&](int64_t layer, int64_t weight_row) {
@@ -55,6 +49,18 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
     return parts;
   };
 
+  const auto dense = [&](int64_t layer) {
+    std::vector<FeedForwardPart> parts;
+    for (int64_t m = 0; m < rows.modalities; ++m) {
+      const auto on = [&](const char* rest) {
+        return parameters_.on(tape, name(size_t(m), layer, rest));
+      };
+      parts.push_back({rows.modality_begin(m), rows.modality_rows(m), on("fc1.weight"),
+                       on("fc1.bias"), on("fc2.weight"), on("fc2.bias")});
+    }
+    return parts;
+  };
+
   std::vector<RowCopy> whole{{0, 0, total}};
   Tensor x = embed(tape, unique, whole, total, scale, step.dropout(config_.embed_dropout));
 
@@ -64,35 +70,16 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
   shape.heads = config_.heads();
   std::vector<KeyRange> own;
   Context context;
-  ProjectedContext projected;
+  Tensor key_source, value_source;  // every transformer's context, with dropout masks of their own
   if (cross) {
     context = cross_context(rows);
-    const int64_t context_rows = context.begin.back();
-    const auto project = [&](int64_t weight_row) {
-      const Tensor source =
-          embed(tape, unique, context.copies, context_rows, scale, step.dropout(config_.embed_dropout));
-      std::vector<MatmulPart> parts;
-      for (size_t m = 0; m < size_t(rows.modalities); ++m) {
-        for (int64_t layer = 0; layer < layers; ++layer) {
-          MatmulPart part = in_proj(layer, weight_row)(m);
-          part.x_row = part.y_row = context.begin[m];
-          part.rows = context.begin[m + 1] - context.begin[m];
-          part.y_col = layer * d;
-          part.n = d;
-          parts.push_back(part);
-        }
-      }
-      return matmul(tape, source, parts, context_rows, layers * d);
-    };
-    if (layers > 0) projected = {project(d), project(2 * d)};
-    shape.key_rows = context_rows;
-    shape.key_stride = layers * d;
+    for (Tensor* source : {&key_source, &value_source})
+      *source = embed(tape, unique, context.copies, context.begin.back(), scale,
+                      step.dropout(config_.embed_dropout));
     shape.ranges = context.ranges;
     shape.ranges_per_sequence = rows.modalities - 1;
   } else {
     for (int64_t s = 0; s < rows.sequences(); ++s) own.push_back({rows.begin(s), rows.length(s)});
-    shape.key_rows = total;
-    shape.key_stride = d;
     shape.ranges = own;
     shape.causal = config_.attn_mask;
   }
@@ -105,16 +92,27 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
     const auto project = [&](int64_t weight_row) {
       return matmul(tape, x, step.per_modality(d, in_proj(layer, weight_row)), total, d);
     };
+    // Layer by layer, so that keys, values and their gradients are used while they are in cache.
+    const auto project_context = [&](const Tensor& source, int64_t weight_row) {
+      std::vector<MatmulPart> parts = step.per_modality(d, in_proj(layer, weight_row));
+      for (size_t m = 0; m < parts.size(); ++m) {
+        parts[m].x_row = parts[m].y_row = context.begin[m];
+        parts[m].rows = context.begin[m + 1] - context.begin[m];
+      }
+      return matmul(tape, source, parts, source.shape[0], d);
+    };
     const Tensor q = project(0);
-    const Tensor attended = cross ? attention(tape, shape, q, projected.keys, layer * d, projected.values, layer * d)
-                                  : attention(tape, shape, q, project(d), 0, project(2 * d), 0);
-    const Tensor mixed = matmul(tape, attended, step.per_modality(d, linear(layer, "self_attn.out_proj")), total, d);
-    x = layer_norm(tape, x, mixed, norm(layer, "attn_layer_norm"), step.dropout(config_.res_dropout));
+    const Tensor k = cross ? project_context(key_source, d) : project(d);
+    const Tensor v = cross ? project_context(value_source, 2 * d) : project(2 * d);
+    const Tensor attended = attention(tape, shape, q, k, 0, v, 0);
+    const Tensor mixed =
+        matmul(tape, attended, step.per_modality(d, linear(layer, "self_attn.out_proj")), total, d);
+    x = layer_norm(tape, x, mixed, norm(layer, "attn_layer_norm"),
+                   step.dropout(config_.res_dropout));
 
-    const MatmulEpilogue relu{true, step.dropout(config_.relu_dropout)};
-    const Tensor hidden = matmul(tape, x, step.per_modality(4 * d, linear(layer, "fc1")), total, 4 * d, relu);
-    const Tensor forward = matmul(tape, hidden, step.per_modality(d, linear(layer, "fc2")), total, d);
-    x = layer_norm(tape, x, forward, norm(layer, "final_layer_norm"), step.dropout(config_.res_dropout));
+    const Tensor forward = feed_forward(tape, x, dense(layer), step.dropout(config_.relu_dropout));
+    x = layer_norm(tape, x, forward, norm(layer, "final_layer_norm"),
+                   step.dropout(config_.res_dropout));
   }
   return x;
 }

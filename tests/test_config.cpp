@@ -1,11 +1,10 @@
 // Configs: the shipped ones, errors with the nearest key, overrides, variants, the round trip.
-#include "model/config.h"
-
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "data/dataset.h"
+#include "model/config.h"
 
 using namespace decalign;
 using nlohmann::json;
@@ -133,8 +132,7 @@ TEST_CASE("config: wrong types and values out of range name key, value and what 
   refused(R"({"sinkhorn": "exact"})", "key \"sinkhorn\" is \"exact\", expected release | log");
   refused(R"({"sinkhorn": 3})", "key \"sinkhorn\" is 3, expected release | log");
   refused(R"({"task_loss": 3})", "key \"task_loss\" is 3, expected a string");
-  refused(R"({"variant": "thesis"})",
-          "key \"variant\" is \"thesis\", expected release | paper");
+  refused(R"({"variant": "thesis"})", "key \"variant\" is \"thesis\", expected release | paper");
   refused(R"({"dst_feature_dim_nheads": 40})",
           "key \"dst_feature_dim_nheads\" is 40, expected a list");
   refused(R"({"dst_feature_dim_nheads": [40]})",

@@ -1,9 +1,8 @@
 // The network: names and shapes of its weights, determinism, dropout, packed sequences, errors.
-#include "model/network.h"
-
 #include <map>
 
 #include "data/dataset.h"
+#include "model/network.h"
 #include "support.h"
 
 using namespace decalign;
@@ -67,9 +66,9 @@ StepResult run_step(const Config& config, const std::vector<ModalitySize>& sizes
   StepResult out;
   out.logits.assign(r.logits.value.begin(), r.logits.value.end());
   out.final_rep.assign(r.final_rep.value.begin(), r.final_rep.value.end());
-  const std::pair<const char*, const Tensor*> terms[] = {
-      {"task", &r.task}, {"dec", &r.dec}, {"hete", &r.hete},
-      {"homo", &r.homo}, {"ct", &r.ct},   {"total", &r.total}};
+  const std::pair<const char*, const Tensor*> terms[] = {{"task", &r.task}, {"dec", &r.dec},
+                                                         {"hete", &r.hete}, {"homo", &r.homo},
+                                                         {"ct", &r.ct},     {"total", &r.total}};
   for (const auto& [name, tensor] : terms)
     if (*tensor) out.losses[name] = double(tensor->value[0]);
   if (r.total) tape.backward(r.total);
@@ -93,12 +92,10 @@ TEST_CASE("network: parameters have the release's names and shapes", "[model][ne
   Config config = small_config();
   config.conv1d_kernel_size["a"] = 3;
   Network network(config, kThree, "config");
-  std::map<std::string, Shape> expected{{"proj_l.weight", {8, 7, 1}},
-                                        {"proj_a.weight", {8, 3, 3}},
-                                        {"proj_v.weight", {8, 8, 1}},
-                                        {"encoder_com.weight", {8, 8, 1}},
-                                        {"out_layer.weight", {1, 48}},
-                                        {"out_layer.bias", {1}}};
+  std::map<std::string, Shape> expected{
+      {"proj_l.weight", {8, 7, 1}},  {"proj_a.weight", {8, 3, 3}},
+      {"proj_v.weight", {8, 8, 1}},  {"encoder_com.weight", {8, 8, 1}},
+      {"out_layer.weight", {1, 48}}, {"out_layer.bias", {1}}};
   for (const std::string m : {"l", "a", "v"}) {
     expected["encoder_uni_" + m + ".weight"] = {8, 8, 1};
     const std::string layer = "trans_" + m + ".layers.0.";
@@ -195,8 +192,8 @@ TEST_CASE("network: the total is the weighted sum of the terms, without labels t
   Batch batch = random_batch(kThree, 6);
   const StepResult with = run_step(config, kThree, batch, nullptr);
   const auto& l = with.losses;
-  const double total = l.at("task") + 0.7 * l.at("dec") + 0.3 * l.at("hete") - 0.2 * l.at("homo") +
-                       0.4 * l.at("ct");
+  const double total =
+      l.at("task") + 0.7 * l.at("dec") + 0.3 * l.at("hete") - 0.2 * l.at("homo") + 0.4 * l.at("ct");
   CHECK(close(l.at("total"), total, 16));
   double square = 0;
   for (size_t i = 0; i < 6; ++i)

@@ -1,7 +1,6 @@
 // The optimiser over a network's parameters: Adam by its definition, clipping by the norm of all
 // gradients, parameters that are not trained.
 #include "model/optimizer.h"
-
 #include "support.h"
 
 using namespace decalign;

@@ -1,6 +1,4 @@
 // From a data set as the file has it to what the network sees.
-#include "model/prepare.h"
-
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <fstream>
@@ -8,6 +6,7 @@
 
 #include "data/dataset_file.h"
 #include "data/generated.h"
+#include "model/prepare.h"
 #include "temporary_folder.h"
 
 using namespace decalign;
@@ -50,11 +49,15 @@ std::string message(const std::function<void()>& call) {
 
 TEST_CASE("prepare: lengths are found where the file gives none", "[model][prepare]") {
   Dataset data = tiny();
-  data.splits["train"].modalities[0] = {"text", 3, 3, 2,
+  data.splits["train"].modalities[0] = {"text",
+                                        3,
+                                        3,
+                                        2,
                                         {1, 0, 0, 0, 0, 5,  // the last step has one entry
                                          0, 2, 0, 0, 0, 0,  //
                                          0, 0, 0, 0, 0, 0},
-                                        {}, 0};
+                                        {},
+                                        0};
   prepare(Config{}, data);
   const Split& train = data.splits["train"];
   CHECK(train.modalities[0].lengths == std::vector<int32_t>{3, 1, 0});
@@ -102,8 +105,7 @@ TEST_CASE("prepare: every split is standardised with the training split's statis
              Catch::Contains("needs the training split"));
 }
 
-TEST_CASE("prepare: standardised padding is cleared, not left at -mean / std",
-          "[model][prepare]") {
+TEST_CASE("prepare: standardised padding is cleared, not left at -mean / std", "[model][prepare]") {
   Config config = by_lengths();
   config.need_feature_standardized = true;
   Dataset data = tiny();
@@ -161,8 +163,7 @@ TEST_CASE("prepare: class labels outside the range are named with split and samp
   CHECK(message([&] { check_labels(config, data, "f.pkl"); }) == "no error");
 }
 
-TEST_CASE("prepare: names of the field's data sets and where their files lie",
-          "[model][prepare]") {
+TEST_CASE("prepare: names of the field's data sets and where their files lie", "[model][prepare]") {
   for (const char* name : {"ch-sims", "CH_SIMS", "chsims", "CH-SIMS-v1", "SIMS", "sims"})
     CHECK(dataset_alias(name) == "sims");
   CHECK(dataset_alias("MOSI") == "mosi");

@@ -1,12 +1,11 @@
 // The final table and the run's log.
-#include "model/report.h"
-
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <fstream>
 #include <sstream>
 
 #include "data/dataset.h"
+#include "model/report.h"
 #include "model/run_log.h"
 #include "temporary_folder.h"
 
@@ -32,10 +31,10 @@ TEST_CASE("report: mean and sample deviation", "[model][report]") {
 
 TEST_CASE("report: one row per predictor, blanks for what it lacks, columns aligned",
           "[model][report]") {
-  const std::vector<ReportRow> rows{{"mean", {{{"MAE", 1.25}}}},
-                                    {"DecAlign", {{{"MAE", 1}, {"Corr", 0.5}},
-                                                  {{"MAE", 2}, {"Corr", 0.75}}}},
-                                    {"floor", {{{"Other", 1}}}}};
+  const std::vector<ReportRow> rows{
+      {"mean", {{{"MAE", 1.25}}}},
+      {"DecAlign", {{{"MAE", 1}, {"Corr", 0.5}}, {{"MAE", 2}, {"Corr", 0.75}}}},
+      {"floor", {{{"Other", 1}}}}};
   CHECK(report_table(rows, {"MAE", "Corr"}) ==
         "                       MAE              Corr\n"
         "mean                1.2500                  \n"

@@ -1,8 +1,8 @@
 // Which epoch is best, and when the learning rate falls, against sequences worked out by hand.
-#include "model/selection.h"
-
 #include <catch2/catch.hpp>
 #include <cmath>
+
+#include "model/selection.h"
 
 using namespace decalign;
 

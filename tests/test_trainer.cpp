@@ -1,6 +1,4 @@
 // The trainer: it learns, its files come back to the bit, and it stops with a clear line.
-#include "model/trainer.h"
-
 #include <sys/resource.h>
 
 #include <csignal>
@@ -10,6 +8,7 @@
 
 #include "data/generated.h"
 #include "data/safetensors.h"
+#include "model/trainer.h"
 #include "support.h"
 #include "temporary_folder.h"
 
@@ -177,7 +176,8 @@ TEST_CASE("trainer: a reloaded checkpoint gives the same predictions", "[model][
   const Device device(Cpu{2});
   const TemporaryFolder folder;
   RunLog log("", true);
-  const Statistics statistics{{"audio", {{-1, -2, -3, -4}, {1, 2, 3, 4}, {0, 0.5f, 0, 0}, {1, 1, 1, 2}}}};
+  const Statistics statistics{
+      {"audio", {{-1, -2, -3, -4}, {1, 2, 3, 4}, {0, 0.5f, 0, 0}, {1, 1, 1, 2}}}};
   Trainer trainer(tiny_config(2), data, statistics, 9, folder / "run", device, log);
   trainer.run();
   const Split& test = data.splits.at("test");
@@ -318,8 +318,8 @@ TEST_CASE("checkpoint: files that do not fit are named", "[model][trainer]") {
   Config wider = tiny_config(1);
   wider.dst_feature_dim_nheads = {12, 2};
   with_metadata(path, other, "config", to_json(wider).dump());
-  CHECK_THAT(message(other), Catch::Contains("o.safetensors: tensor \"") &&
-                                 Catch::Contains("the network's is ["));
+  CHECK_THAT(message(other),
+             Catch::Contains("o.safetensors: tensor \"") && Catch::Contains("the network's is ["));
   Config deeper = tiny_config(1);
   deeper.nlevels = 2;
   with_metadata(path, other, "config", to_json(deeper).dump());

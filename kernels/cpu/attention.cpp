@@ -2,7 +2,7 @@
 // recurrence; a sequence of up to 128 keys is one tile).
 #include "kernels/attention.h"
 
-#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/attention_narrow.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -105,6 +105,7 @@ void attention_forward(const Cpu& be, const AttentionShape& s, In q, In k, In v,
   expect(std::ssize(lse) == s.queries.total() * s.heads, "attention: lse must be [R, heads]");
   for_heads(be, s, [&](int64_t sequence, int64_t head) {
     const AttentionHead h(s, sequence, head);
+    if (narrow_attention(s, h)) return narrow_attention_forward(s, h, q, k, v, out, lse);
     for (int64_t t = 0; t < h.queries; t += kTileQueries)
       run_tile(s, h, t, std::min(h.queries - t, kTileQueries), q, k, v, out, lse);
   });

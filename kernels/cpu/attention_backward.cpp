@@ -1,6 +1,6 @@
 // Backward attention: the weights are recomputed tile by tile from the saved denominators.
 #include "kernels/attention.h"
-#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/attention_narrow.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -110,6 +110,10 @@ void run_head(const AttentionShape& s, int64_t sequence, int64_t head, const Arr
       const int64_t at = h.out_offset + (t0 + t) * s.width;
       d[t] = 0;
       for (int64_t c = 0; c < h.depth; ++c) d[t] += x.dout[size_t(at + c)] * x.out[size_t(at + c)];
+    }
+    if (narrow_attention(s, h)) {
+      narrow_attention_backward(s, h, x.q, x.k, x.v, x.lse, x.dout, d, t0, n, x.dq, x.dk, x.dv);
+      continue;
     }
     const int64_t keys = s.causal ? std::min(h.keys, t0 + n) : h.keys;
     for (int64_t j0 = 0; j0 < keys; j0 += kTileKeys)

@@ -47,7 +47,8 @@ double block(const MmdShape& s, const real* x, const real* y, bool same, double 
 }  // namespace
 
 size_t mmd_scratch_bytes(const Cpu&, const MmdShape& s) {
-  return carve_bytes<double>(task_count(s)) + carve_bytes<double>((task_count(s) * 2 + 1) * values(s));
+  return carve_bytes<double>(task_count(s)) +
+         carve_bytes<double>((task_count(s) * 2 + 1) * values(s));
 }
 
 void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient, Scratch scratch) {

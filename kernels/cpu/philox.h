@@ -22,6 +22,23 @@ struct KeepStream {
 /// bits[i] = dropout_keep_bits(.., first + i) for i < blocks. threshold must be below 65536.
 void keep_bits(const KeepStream& s, uint64_t first, int64_t blocks, uint8_t* bits);
 
+/// bytes[i] = dropout_keep_bits(.., first + i * stride) for i < count <= 32; up to 32 bytes are
+/// written.
+void keep_columns(const KeepStream& s, uint64_t first, uint64_t stride, int64_t count,
+                  uint8_t* bytes);
+
+/// Bit i: bit `bit` of bytes[i], i < kLanes.
+inline uint32_t column_bits(const uint8_t* bytes, int bit) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+  return uint32_t(_mm_movepi8_mask(_mm_sll_epi16(b, _mm_cvtsi32_si128(7 - bit))));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < int(kLanes); ++i) bits |= uint32_t((bytes[i] >> bit) & 1) << i;
+  return bits;
+#endif
+}
+
 /// The decisions of up to kCapacity consecutive elements.
 class KeepRun {
  public:

@@ -159,6 +159,21 @@ inline real max_lanes(vreal v) {
 /// e^x, within 2 ulp. Results below 1.5 times the smallest normal number are 0, above the largest
 /// inf; NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r.
 inline vreal vexp(vreal x) {
+#if defined(__AVX512F__) && !defined(DECALIGN_F64)
+  const __m512 at = _mm512_min_ps(_mm512_set1_ps(89.0f), (__m512)x);  // a NaN passes
+  const __mmask16 normal = _mm512_cmp_ps_mask(at, _mm512_set1_ps(-86.98f), _CMP_NLT_UQ);
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(at, _mm512_set1_ps(1.44269504f)), 0);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), at);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+  p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+  return (vreal)_mm512_maskz_scalef_ps(normal, p, n);
+#else
 #ifdef DECALIGN_F64
   constexpr real log2e = 1.4426950408889634, ln2_hi = 6.93145751953125e-1,
                  ln2_lo = 1.42860682030941723212e-6, magic = 6755399441055744.0;
@@ -191,6 +206,7 @@ inline vreal vexp(vreal x) {
   p = (p + p) * scale;
   p = x < lowest ? vreal{} : p;
   return x > highest ? broadcast(std::numeric_limits<real>::infinity()) : p;
+#endif
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -18,7 +18,9 @@ namespace {
 void metrics(const std::string& dataset, const std::string& path) {
   const Predictions p = read_predictions(path);
   nlohmann::ordered_json json;
-  for (const auto& [name, value] : rounded(evaluate(dataset_alias(dataset), p.classes, p.scores, p.labels))) json[name] = value;
+  for (const auto& [name, value] :
+       rounded(evaluate(dataset_alias(dataset), p.classes, p.scores, p.labels)))
+    json[name] = value;
   std::cout << json.dump(2) << "\n";
 }
 
@@ -27,16 +29,13 @@ void convert(const std::string& in, const std::string& out) {
   options.labels_key = "";
   const Dataset data = in == "generated" ? generate_dataset() : load_dataset(in, options);
   save_dataset(out, data);
-  for (const auto& [name, split] : data.splits) std::cout << name << ": " << split.count() << " samples\n";
+  for (const auto& [name, split] : data.splits)
+    std::cout << name << ": " << split.count() << " samples\n";
 }
 
 void info(bool keys) {
   if (keys) {
-    std::cout << "# Configuration\n\nEvery key of a JSON config and of `key=value` on the command line. The released configs "
-                 "load unchanged; `null` is\nthe same as absent. Keys marked * differ between `variant: release` and `variant: "
-                 "paper`. For modalities other than text,\naudio and vision (suffixes l, a, v) the suffix is the modality's "
-                 "name.\n"
-              << config_reference();
+    std::cout << config_reference();
     return;
   }
   std::cout << "decalign " << DECALIGN_VERSION << "\ncompiler " << __VERSION__ << "\nvector width "
@@ -54,17 +53,23 @@ void info(bool keys) {
 
 void add_metrics(CLI::App& app) {
   auto dataset = std::make_shared<std::string>(), path = std::make_shared<std::string>();
-  CLI::App* command = app.add_subcommand("metrics", "metrics of a CSV file of predictions, as JSON");
-  command->add_option("--dataset", *dataset, "whose protocol: mosi, mosei, sims or iemocap")->required();
-  command->add_option("file", *path, "columns id, label, and prediction or class scores p0, p1, ...")->required();
+  CLI::App* command =
+      app.add_subcommand("metrics", "metrics of a CSV file of predictions, as JSON");
+  command->add_option("--dataset", *dataset, "whose protocol: mosi, mosei, sims or iemocap")
+      ->required();
+  command
+      ->add_option("file", *path, "columns id, label, and prediction or class scores p0, p1, ...")
+      ->required();
   command->callback([=] { metrics(*dataset, *path); });
 }
 
 void add_convert(CLI::App& app) {
   auto in = std::make_shared<std::string>(), out = std::make_shared<std::string>();
-  CLI::App* command = app.add_subcommand("convert", "between MMSA pickles and safetensors data sets");
+  CLI::App* command =
+      app.add_subcommand("convert", "between MMSA pickles and safetensors data sets");
   command->add_option("in", *in, "a data set, or `generated`")->required();
-  command->add_option("out", *out, "ends in .pkl for a pickle, anything else is safetensors")->required();
+  command->add_option("out", *out, "ends in .pkl for a pickle, anything else is safetensors")
+      ->required();
   command->callback([=] { convert(*in, *out); });
 }
 

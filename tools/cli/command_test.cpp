@@ -17,23 +17,27 @@ struct TestOptions {
 // The checkpoint's network on a split prepared with the training's statistics.
 Evaluation run_checkpoint(const std::string& path, const TestOptions& options, bool unlabelled) {
   auto [about, network] = load_checkpoint(path);
-  const std::string dataset = dataset_alias(options.dataset.empty() ? about.config.dataset_name : options.dataset);
+  const std::string dataset =
+      dataset_alias(options.dataset.empty() ? about.config.dataset_name : options.dataset);
   Config config = about.config;
   if (!options.dataset.empty()) config.featurePath.clear();
   std::vector<std::string> splits{options.split};
   if (config.iemocap_protocol == "paper_count") splits = {};
   Dataset data = open_dataset(config, dataset, options.data_dir, splits, unlabelled);
   const auto found = data.splits.find(options.split);
-  if (found == data.splits.end()) throw input_error(dataset + ": no split \"" + options.split + "\"");
+  if (found == data.splits.end())
+    throw input_error(dataset + ": no split \"" + options.split + "\"");
   Dataset one;
   one.labels_key = data.labels_key;
   one.splits[options.split] = std::move(found->second);
   Split& split = one.splits[options.split];
   for (size_t m = 0; m < about.sizes.size(); ++m) {
     const ModalitySize& size = about.sizes[m];
-    if (m >= split.modalities.size() || split.modalities[m].name != size.name || split.modalities[m].width != size.width)
-      throw input_error(dataset + ": split " + options.split + ": the checkpoint " + path + " expects modality " + size.name +
-                        " of width " + std::to_string(size.width));
+    if (m >= split.modalities.size() || split.modalities[m].name != size.name ||
+        split.modalities[m].width != size.width)
+      throw input_error(dataset + ": split " + options.split + ": the checkpoint " + path +
+                        " expects modality " + size.name + " of width " +
+                        std::to_string(size.width));
   }
   if (split.modalities.size() != about.sizes.size())
     throw input_error(dataset + ": has more modalities than the checkpoint " + path);
@@ -64,18 +68,21 @@ void test(const TestOptions& options) {
 void predict(const TestOptions& options) {
   const std::vector<std::string> paths = find_checkpoints(options.checkpoint);
   if (paths.size() > 1)
-    throw input_error(options.checkpoint + ": holds several seeds; name one checkpoint, such as " + paths[0]);
+    throw input_error(options.checkpoint + ": holds several seeds; name one checkpoint, such as " +
+                      paths[0]);
   write_predictions(options.out, run_checkpoint(paths[0], options, true).predictions);
   std::cout << "written to " << options.out << "\n";
 }
 
 CLI::App* add(CLI::App& app, const char* name, const char* purpose, TestOptions& options) {
   CLI::App* command = app.add_subcommand(name, purpose);
-  command->add_option("--checkpoint", options.checkpoint, "a run's folder or a checkpoint file")->required();
+  command->add_option("--checkpoint", options.checkpoint, "a run's folder or a checkpoint file")
+      ->required();
   command->add_option("--dataset", options.dataset, "as in train (the one it was trained on)");
   command->add_option("--data_dir", options.data_dir, "as in train");
   command->add_option("--split", options.split, "which split")->capture_default_str();
-  command->add_option("--threads", options.threads, "threads (all cores)")->check(CLI::Range(0, 4096));
+  command->add_option("--threads", options.threads, "threads (all cores)")
+      ->check(CLI::Range(0, 4096));
   return command;
 }
 

@@ -46,20 +46,25 @@ void describe(const Dataset& data, const Config& config, RunLog& log) {
     std::string line = format("%-5s %6lld samples ", name.c_str(), (long long)split.count());
     for (const Sequences& s : split.modalities) {
       line += format("  %s [%lld, %lld]", s.name.c_str(), (long long)s.steps, (long long)s.width);
-      if (s.cleaned > 0) line += format(" (%lld NaN or infinite entries set to 0)", (long long)s.cleaned);
+      if (s.cleaned > 0)
+        line += format(" (%lld NaN or infinite entries set to 0)", (long long)s.cleaned);
     }
     log.line(line);
   }
-  if (config.use_bert) log.warn("use_bert: the text encoder is not available yet; the float features \"text\" are used");
+  if (config.use_bert)
+    log.warn(
+        "use_bert: the text encoder is not available yet; the float features \"text\" are used");
 }
 
 // Mean predictor and ridge regression on the test split.
 std::vector<ReportRow> baselines(const Dataset& data, const Config& config) {
   const int64_t classes = config.classification() ? config.num_classes : 0;
-  const Split &train = data.splits.at("train"), &valid = data.splits.at("valid"), &test = data.splits.at("test");
+  const Split &train = data.splits.at("train"), &valid = data.splits.at("valid"),
+              &test = data.splits.at("test");
   const Ridge ridge = fit_ridge(train, valid, classes);
   return {{"mean predictor",
-           {evaluate(config.dataset_name, classes, predict_mean(train, test.count(), classes), test.labels)}},
+           {evaluate(config.dataset_name, classes, predict_mean(train, test.count(), classes),
+                     test.labels)}},
           {format("ridge (lambda %.2g)", ridge.lambda),
            {evaluate(config.dataset_name, classes, predict_ridge(ridge, test), test.labels)}}};
 }
@@ -67,35 +72,42 @@ std::vector<ReportRow> baselines(const Dataset& data, const Config& config) {
 void require_splits(const Dataset& data, const std::string& where) {
   for (const char* name : {"train", "valid", "test"}) {
     const auto found = data.splits.find(name);
-    if (found == data.splits.end()) throw input_error(where + ": no split \"" + name + "\"; training needs train, valid, test");
-    if (found->second.count() == 0) throw input_error(where + ": split " + name + " has no samples");
+    if (found == data.splits.end())
+      throw input_error(where + ": no split \"" + name + "\"; training needs train, valid, test");
+    if (found->second.count() == 0)
+      throw input_error(where + ": split " + name + " has no samples");
   }
 }
 
 // Trains one seed and evaluates the test split once, with the best epoch's weights.
-Metrics train_seed(const Config& config, const Dataset& data, const Statistics& statistics, uint64_t seed,
-                   const std::string& folder, const Device& device, RunLog& log) {
+Metrics train_seed(const Config& config, const Dataset& data, const Statistics& statistics,
+                   uint64_t seed, const std::string& folder, const Device& device, RunLog& log) {
   Trainer trainer(config, data, statistics, seed, folder, device, log);
   trainer.run();
   const Evaluation test = evaluate_split(trainer.network(), data.splits.at("test"), device);
   write_predictions(folder + "/predictions.csv", test.predictions);
-  write_json(folder + "/metrics.json", {{"seed", seed},
-                                        {"best_epoch", trainer.best_epoch()},
-                                        {"valid_" + selection_choice(config).name, trainer.best_value()},
-                                        {"test_loss", test.loss},
-                                        {"test", to_json(rounded(test.metrics))}});
+  write_json(folder + "/metrics.json",
+             {{"seed", seed},
+              {"best_epoch", trainer.best_epoch()},
+              {"valid_" + selection_choice(config).name, trainer.best_value()},
+              {"test_loss", test.loss},
+              {"test", to_json(rounded(test.metrics))}});
   return test.metrics;
 }
 
-void report(const std::string& run, const RunRequest& request, const Config& config, const Dataset& data,
-            const std::vector<Metrics>& results, RunLog& log) {
+void report(const std::string& run, const RunRequest& request, const Config& config,
+            const Dataset& data, const std::vector<Metrics>& results, RunLog& log) {
   std::vector<ReportRow> rows = baselines(data, config);
   nlohmann::ordered_json json;
-  for (const ReportRow& row : rows) json[row.name.starts_with("ridge") ? "ridge" : "mean_predictor"] = to_json(rounded(row.runs[0]));
+  for (const ReportRow& row : rows)
+    json[row.name.starts_with("ridge") ? "ridge" : "mean_predictor"] =
+        to_json(rounded(row.runs[0]));
   for (size_t i = 0; i < results.size(); ++i) {
     const std::string name = "seed_" + std::to_string(request.seeds[i]);
     json[name] = to_json(rounded(results[i]));
-    if (results.size() > 1) rows.push_back({format("DecAlign seed %llu", (unsigned long long)request.seeds[i]), {results[i]}});
+    if (results.size() > 1)
+      rows.push_back(
+          {format("DecAlign seed %llu", (unsigned long long)request.seeds[i]), {results[i]}});
   }
   rows.push_back({"DecAlign", results});
   if (data.noise_floor_mae) {
@@ -124,15 +136,19 @@ void train(TrainOptions options) {
     config = resolve_config(options.dataset, options.config, options.overrides);
     run = options.out.empty() ? default_out(options.dataset) : options.out;
     if (std::filesystem::exists(run + "/run.json"))
-      throw input_error(run + ": holds a run already; go on with --resume " + run + " or name another --out");
+      throw input_error(run + ": holds a run already; go on with --resume " + run +
+                        " or name another --out");
   } else {
     if (!options.config.empty() || !options.overrides.empty() || !options.seeds.empty())
-      throw input_error("--resume takes config and seeds from " + run + "; leave out --config, --seeds and key=value");
+      throw input_error("--resume takes config and seeds from " + run +
+                        "; leave out --config, --seeds and key=value");
     request = load_request(run);
     config = parse_config(read_json(run + "/config.json"), run + "/config.json");
   }
   Dataset data = open_dataset(config, request.dataset, request.data_dir);
-  const std::string where = config.featurePath.empty() ? dataset_path(request.dataset, request.data_dir) : config.featurePath;
+  const std::string where = config.featurePath.empty()
+                                ? dataset_path(request.dataset, request.data_dir)
+                                : config.featurePath;
   require_splits(data, where);
   check_labels(config, data, where);
   Network(config, modality_sizes(data.splits.at("train")), where);  // before anything is written
@@ -145,7 +161,8 @@ void train(TrainOptions options) {
   const Device device(Cpu{options.threads});
   std::vector<Metrics> results;
   for (uint64_t seed : request.seeds)
-    results.push_back(train_seed(config, data, statistics, seed, seed_folder(run, seed), device, log));
+    results.push_back(
+        train_seed(config, data, statistics, seed, seed_folder(run, seed), device, log));
   report(run, request, config, data, results, log);
 }
 
@@ -153,21 +170,33 @@ void train(TrainOptions options) {
 
 void add_train(CLI::App& app) {
   auto options = std::make_shared<TrainOptions>();
-  CLI::App* command = app.add_subcommand("train", "train on a data set and report on its test split");
-  command->add_option("--dataset", options->dataset,
-                      "mosi, mosei, sims, iemocap (their files below --data_dir), generated, or a path to a pickle or "
-                      "safetensors data set")
+  CLI::App* command =
+      app.add_subcommand("train", "train on a data set and report on its test split");
+  command
+      ->add_option("--dataset", options->dataset,
+                   "mosi, mosei, sims, iemocap (their files below --data_dir), generated, or a "
+                   "path to a pickle or "
+                   "safetensors data set")
       ->capture_default_str();
-  command->add_option("--data_dir", options->data_dir, "folder that holds MOSI/, MOSEI/, CH-SIMS/, IEMOCAP/ (data)");
-  command->add_option("--config,--config_file", options->config, "JSON config (the data set's own in tools/configs/)");
-  command->add_option("--seeds", options->seeds, "one training per seed, mean and deviation over them (1111)")
+  command->add_option("--data_dir", options->data_dir,
+                      "folder that holds MOSI/, MOSEI/, CH-SIMS/, IEMOCAP/ (data)");
+  command->add_option("--config,--config_file", options->config,
+                      "JSON config (the data set's own in tools/configs/)");
+  command
+      ->add_option("--seeds", options->seeds,
+                   "one training per seed, mean and deviation over them (1111)")
       ->allow_extra_args(false)  // the next word may be key=value; main() repeats the option's name
       ->take_all();
-  command->add_option("--threads", options->threads, "threads (all cores); the result does not depend on it")
+  command
+      ->add_option("--threads", options->threads,
+                   "threads (all cores); the result does not depend on it")
       ->check(CLI::Range(0, 4096));
-  command->add_option("--out", options->out, "folder for config, log, checkpoints, predictions, metrics (runs/...)");
-  command->add_option("--resume", options->resume, "go on with the run in this folder, to the same bits");
-  command->add_option("overrides", options->overrides, "key=value: any config key, see docs/configuration.md");
+  command->add_option("--out", options->out,
+                      "folder for config, log, checkpoints, predictions, metrics (runs/...)");
+  command->add_option("--resume", options->resume,
+                      "go on with the run in this folder, to the same bits");
+  command->add_option("overrides", options->overrides,
+                      "key=value: any config key, see docs/configuration.md");
   command->callback([options] { train(*options); });
 }
 

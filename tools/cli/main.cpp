@@ -34,7 +34,9 @@ std::vector<std::string> words(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a full quota is an error of the write, which is reported
-  CLI::App app("DecAlign: hierarchical cross-modal alignment for decoupled multimodal representation learning.");
+  CLI::App app(
+      "DecAlign: hierarchical cross-modal alignment for decoupled multimodal representation "
+      "learning.");
   app.require_subcommand(1);
   decalign::add_train(app);
   decalign::add_test(app);
@@ -45,8 +47,10 @@ int main(int argc, char** argv) {
   decalign::add_info(app);
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
   const std::string first = argc > 1 ? argv[1] : "-";
-  if (first[0] != '-' && std::none_of(commands.begin(), commands.end(), [&](const CLI::App* c) { return c->get_name() == first; })) {
-    std::fprintf(stderr, "decalign: no command \"%s\" (--help shows what there is)\n", first.c_str());
+  if (first[0] != '-' && std::none_of(commands.begin(), commands.end(),
+                                      [&](const CLI::App* c) { return c->get_name() == first; })) {
+    std::fprintf(stderr, "decalign: no command \"%s\" (--help shows what there is)\n",
+                 first.c_str());
     return 2;
   }
   try {

@@ -33,7 +33,8 @@ Config resolve_config(const std::string& dataset, const std::string& config_file
   std::string path = config_file;
   if (path.empty()) {
     path = config_folder() + "/" + name + ".json";
-    if (name.find('/') != std::string::npos || !fs::exists(path)) path = config_folder() + "/default.json";
+    if (name.find('/') != std::string::npos || !fs::exists(path))
+      path = config_folder() + "/default.json";
   }
   nlohmann::json json = read_json(path);
   if (!json.is_object()) throw input_error(path + ": a config is a JSON object of keys and values");
@@ -46,15 +47,19 @@ Config resolve_config(const std::string& dataset, const std::string& config_file
   return parse_config(json, overrides.empty() ? path : path + " with the command line's keys");
 }
 
-std::string seed_folder(const std::string& run, uint64_t seed) { return run + "/seed_" + std::to_string(seed); }
+std::string seed_folder(const std::string& run, uint64_t seed) {
+  return run + "/seed_" + std::to_string(seed);
+}
 
 std::vector<std::string> find_checkpoints(const std::string& path) {
   if (fs::is_regular_file(path)) return {path};
   std::vector<std::string> found;
-  if (fs::is_regular_file(path + "/checkpoint.safetensors")) found.push_back(path + "/checkpoint.safetensors");
+  if (fs::is_regular_file(path + "/checkpoint.safetensors"))
+    found.push_back(path + "/checkpoint.safetensors");
   if (fs::is_directory(path))
     for (const auto& entry : fs::directory_iterator(path))
-      if (entry.path().filename().string().starts_with("seed_") && fs::exists(entry.path() / "checkpoint.safetensors"))
+      if (entry.path().filename().string().starts_with("seed_") &&
+          fs::exists(entry.path() / "checkpoint.safetensors"))
         found.push_back(entry.path() / "checkpoint.safetensors");
   std::sort(found.begin(), found.end());
   if (found.empty()) throw input_error(path + ": no checkpoint file, and no run's folder with one");
