@@ -1,4 +1,5 @@
-// Times whole training steps: forward, losses, backward, clipping, Adam, with the config's dropout, on random data.
+// Times whole training steps: forward, losses, backward, clipping, Adam, with the config's dropout,
+// on random data.
 //
 //   bench_step --config C.json --batch 32 --seq 50,50,50 --dims 768,5,20 --threads 2 --steps 20
 //
@@ -9,8 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/dropout_mask.h"
-#include "model/optimizer.h"
 #include "model/network.h"
+#include "model/optimizer.h"
 
 using namespace decalign;
 
@@ -20,7 +21,9 @@ namespace {
 std::vector<real> random_values(int64_t n, uint32_t stream) {
   std::vector<real> values(static_cast<size_t>(n));
   for (size_t i = 0; i < values.size(); ++i)
-    values[i] = real(philox({uint32_t(i), uint32_t(uint64_t(i) >> 32), stream, 0}, {7, 7})[0] / 2147483648.0 - 1);
+    values[i] = real(philox({uint32_t(i), uint32_t(uint64_t(i) >> 32), stream, 0}, {7, 7})[0] /
+                         2147483648.0 -
+                     1);
   return values;
 }
 
@@ -56,7 +59,8 @@ int main(int argc, char** argv) {
       batch.modalities.push_back(std::move(input));
     }
     for (int64_t b = 0; b < batch_size; ++b)
-      batch.labels.push_back(config.classification() ? real(b % config.num_classes) : real(b % 7) - 3);
+      batch.labels.push_back(config.classification() ? real(b % config.num_classes)
+                                                     : real(b % 7) - 3);
 
     Network network(config, sizes, config_path);
     network.parameters().initialize(1);
@@ -77,7 +81,8 @@ int main(int argc, char** argv) {
       const Result result = network.forward(tape, batch, &random);
       tape.backward(result.total);
       optimizer.step(device);
-      const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start;
+      const std::chrono::duration<double, std::milli> spent =
+          std::chrono::steady_clock::now() - start;
       if (step >= kWarmUp) ms.push_back(spent.count());
     }
     std::cout << nlohmann::json{{"ms", ms}}.dump() << "\n";

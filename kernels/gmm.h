@@ -11,8 +11,8 @@ enum class GmmInit {
 };
 
 struct GmmOptions {
-  int64_t components = 8;  ///< K >= 1
-  int64_t iterations = 5;  ///< EM steps, >= 0
+  int64_t components = 8;        ///< K >= 1
+  int64_t iterations = 5;        ///< EM steps, >= 0
   double variance_floor = 1e-4;  ///< > 0
   GmmInit init = GmmInit::linspace;
   uint64_t seed = 0;  ///< kmeanspp only
