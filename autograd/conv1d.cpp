@@ -62,7 +62,8 @@ Tensor conv1d(Tape& tape, const Rows& caller_rows, std::span<const Conv1dPart> p
       continue;
     }
     expect(p.x.shape[2] == channels, "conv1d: without a weight x must have `channels` columns");
-    auto& [s, copies] = copied[size_t(m)];
+    auto& s = copied[size_t(m)].first;
+    auto& copies = copied[size_t(m)].second;
     s.x_rows = rows.batch * p.x.shape[1], s.y_rows = rows.modality_rows(m), s.width = channels;
     copies = plain_copies(tape, rows, m, p.x.shape[1]);
     tape.run([&](const auto& be) {

@@ -28,5 +28,5 @@ jobs_of() {
     esac
   done
 }
-jobs_of | xargs -0 -n 1 -P "$jobs" bash -c 'clang++ $flags $1 || exit 255' style || exit 1
+jobs_of | xargs -0 -n 1 -P "$jobs" bash -c 'clang++ $flags $1 || exit 1' style || exit 1
 echo "style: ${#files[@]} files passed"
