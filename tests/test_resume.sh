@@ -62,7 +62,7 @@ run=0 killed=0 resumed=0
 while [ $killed -lt "$kills" ]; do
   if [ -f run$run/run.json ]; then arguments=(--resume run$run); else arguments=("${settings[@]}" --out run$run); fi
   [ "${arguments[0]}" = --resume ] && resumed=$((resumed + 1))
-  moment=$((RANDOM % span + 1))
+  moment=$((RANDOM % span + 1)) started=$(date +%s%N)
   timeout -s KILL "$(printf '%d.%03d' $((moment / 1000)) $((moment % 1000)))" \
     "$decalign" train "${arguments[@]}" --threads $((killed % 2 + 1)) >/dev/null 2>run$run.err
   status=$?
@@ -73,7 +73,7 @@ while [ $killed -lt "$kills" ]; do
   [ $status -eq 0 ] || { echo "FAILED: exit status $status: $(cat run$run.err)" >&2; exit 1; }
   same run$run
   run=$((run + 1))
-  span=$((span * 3 / 4 + 50)) # it ended before its moment: the machine is faster than it was
+  span=$((($(date +%s%N) - started) / 1000000)) # it ended before its moment: moments within what it took
 done
 if [ -f run$run/run.json ]; then
   "$decalign" train --resume run$run >/dev/null || exit 1
