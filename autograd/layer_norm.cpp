@@ -5,11 +5,12 @@
 namespace decalign::inline DECALIGN_REAL {
 
 Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& z,
-                  std::span<const LayerNormPart> caller_parts, const Dropout& dropout) {
+                  std::span<const LayerNormPart> caller_parts, const Dropout& dropout, double eps) {
   expect(x.shape.size() == 2 && (!z || z.shape == x.shape),
          "layer_norm: x and z must be [rows, width]");
   LayerNormShape s;
   s.rows = x.shape[0], s.width = x.shape[1], s.dropout = z ? dropout : Dropout{};
+  s.eps = eps;
   std::vector<LayerNormPart> parts(caller_parts.begin(), caller_parts.end());
   bool wants_grad = any_grad(x, z);
   const auto groups = tape.take<LayerNormGroup>(std::ssize(parts));

@@ -12,8 +12,8 @@ struct LayerNormPart {
   Tensor weight, bias;
 };
 
-/// LN(x + drop(z)), x and z [rows, width]; z may be a default Tensor. eps is 1e-5.
+/// LN(x + drop(z)), x and z [rows, width]; z may be a default Tensor.
 Tensor layer_norm(Tape&, const Tensor& x, const Tensor& z, std::span<const LayerNormPart>,
-                  const Dropout&);
+                  const Dropout&, double eps = 1e-5);
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/fill.h"
+#include "kernels/scaled_add.h"
 
 namespace decalign::inline DECALIGN_REAL {
 
@@ -52,11 +53,27 @@ InOut Tape::grad_sink(const Tensor& t) {
   return node.grad;
 }
 
-void Tape::backward(const Tensor& loss) {
+void Tape::backward(const Tensor& loss, real scale) {
   expect(loss.size() == 1 && loss.requires_grad(),
          "Tape::backward: the loss must have one element and require a gradient");
   const InOut seed = grad_sink(loss);
-  device_.run([&](const auto& be) { fill(be, 1, seed); });
+  device_.run([&](const auto& be) { fill(be, scale, seed); });
+  run_back();
+}
+
+void Tape::backward(const Tensor& result, In gradient) {
+  expect(result.requires_grad() && gradient.size() == result.value.size(),
+         "Tape::backward: the gradient must have the result's size");
+  const InOut seed = grad_sink(result);
+  const auto one = take<real>(1);
+  device_.run([&](const auto& be) {
+    fill(be, 1, one);
+    scaled_add(be, one, gradient, seed);
+  });
+  run_back();
+}
+
+void Tape::run_back() {
   for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
     const bool reached = std::any_of(step->outputs.begin(), step->outputs.end(),
                                      [&](int n) { return !nodes_[size_t(n)].grad.empty(); });
@@ -69,6 +86,11 @@ void Tape::backward(const Tensor& loss) {
     }
   }
   steps_.clear();
+}
+
+Tape& Tape::inner() {
+  if (!inner_) inner_ = std::make_unique<Tape>(device_, recording_);
+  return *inner_;
 }
 
 void Tape::reset() {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <initializer_list>
 #include <map>
+#include <memory>
 
 #include "autograd/arena.h"
 #include "autograd/device.h"
@@ -72,15 +73,23 @@ class Tape {
   /// Copies host values in; no gradient.
   Tensor constant(Shape shape, In value);
 
-  /// Seeds d(loss)/d(loss) = 1, runs the steps last to first, then forgets them; values stay until
-  /// reset(). Throws std::invalid_argument unless `loss` has one element and requires a gradient.
-  void backward(const Tensor& loss);
+  /// Seeds d(loss)/d(loss) = scale, runs the steps last to first, then forgets them; values stay
+  /// until reset(). Throws std::invalid_argument unless `loss` has one element and requires a
+  /// gradient.
+  void backward(const Tensor& loss, real scale = 1);
+  /// The same from a gradient of any result's size.
+  void backward(const Tensor& result, In gradient);
   /// Forgets values, gradients and steps.
   void reset();
 
+  /// A tape on the same device for work that a recorded step does again: see
+  /// autograd/recomputed.h.
+  Tape& inner();
+
+  /// Bytes of memory held.
   size_t capacity() const {
-    return values_.capacity() + grads_.capacity();
-  }  ///< bytes of memory held
+    return values_.capacity() + grads_.capacity() + (inner_ ? inner_->capacity() : 0);
+  }
 
  private:
   struct Step {
@@ -92,8 +101,11 @@ class Tape {
     InOut grad;
     bool external = false;
   };
+  void run_back();
+
   Device device_;
   bool recording_;
+  std::unique_ptr<Tape> inner_;
   Arena values_, grads_;
   Scratch scratch_;
   std::multimap<int64_t, real*>

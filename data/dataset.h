@@ -26,6 +26,8 @@ struct Sequences {
   std::vector<float> values;     ///< [N, T, d], row-major, finite after cleaning
   std::vector<int32_t> lengths;  ///< [N], each in [0, T]; empty if the file gives none
   int64_t cleaned = 0;           ///< how many NaN or infinite entries were set to 0
+  std::vector<int32_t> tokens;   ///< [N, 3, T]: token ids, then the file's two other rows (attention
+                                 ///< mask and segment ids in either order); empty without
 
   std::span<const float> sample(int64_t n) const {
     return std::span(values).subspan(size_t(n * steps * width), size_t(steps * width));

@@ -7,9 +7,11 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
-/// One modality: x [B, steps, width], padded.
+/// One modality: x [B, steps, width], padded. Text that the network's encoder reads has tokens
+/// instead, width being the encoder's.
 struct BatchModality {
   std::vector<real> x;
+  std::vector<int32_t> tokens;  ///< [B, 3, steps], see Sequences::tokens
   int64_t steps = 0, width = 0;
   std::vector<int32_t> lengths;  ///< [B], each in [0, steps]; used with mask_source lengths
 };

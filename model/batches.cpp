@@ -29,12 +29,19 @@ void gather(const Split& split, std::span<const int64_t> samples, Batch& batch) 
     BatchModality& out = batch.modalities[m];
     out.steps = s.steps;
     out.width = s.width;
-    out.x.resize(size_t(batch.count * s.steps * s.width));
+    out.x.resize(s.values.empty() ? 0 : size_t(batch.count * s.steps * s.width));
+    out.tokens.clear();
     out.lengths.clear();
     auto next = out.x.begin();
     for (int64_t n : samples) {
-      const auto sample = s.sample(n);
-      next = std::copy(sample.begin(), sample.end(), next);
+      if (!s.values.empty()) {
+        const auto sample = s.sample(n);
+        next = std::copy(sample.begin(), sample.end(), next);
+      }
+      if (!s.tokens.empty()) {
+        const auto first = s.tokens.begin() + n * 3 * s.steps;
+        out.tokens.insert(out.tokens.end(), first, first + 3 * s.steps);
+      }
       out.lengths.push_back(s.lengths.empty() ? int32_t(s.steps) : s.lengths[size_t(n)]);
     }
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/bert.h"
+
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
@@ -20,7 +22,22 @@ std::vector<TensorOut> weight_tensors(Parameters& parameters) {
   return tensors;
 }
 
-void load_weights(Parameters& parameters, const Safetensors& file) {
+void load_weight(Parameters& parameters, const Parameter& p, const Safetensors& file,
+                 const std::string& name) {
+  const ArrayView& view = file.view(name);
+  if (view.shape != p.shape)
+    throw input_error(file.file() + ": tensor \"" + name + "\" is " + view.shape_text() +
+                      ", the network's is " + shape_text(p.shape));
+  if (view.fortran) throw std::invalid_argument("load_weight: row-major tensors only");
+  const Out values = parameters.values(p);
+  read_doubles(view, file.file() + ": tensor \"" + name + "\"",
+               [&](int64_t first, std::span<const double> block) {
+                 std::transform(block.begin(), block.end(), values.begin() + first,
+                                [](double x) { return real(x); });
+               });
+}
+
+void load_weights(Parameters& parameters, const Safetensors& file, bool with_encoder) {
   for (const auto& [name, view] : file.tensors()) {
     const bool foreign = name.starts_with("text_model.") || name.starts_with("stats.") ||
                          name.starts_with("optimizer.");
@@ -29,13 +46,8 @@ void load_weights(Parameters& parameters, const Safetensors& file) {
                         "\" is not a parameter of this network");
   }
   for (const Parameter& p : parameters.list()) {
-    const ArrayView& view = file.view(p.name);
-    if (view.shape != p.shape)
-      throw input_error(file.file() + ": tensor \"" + p.name + "\" is " + view.shape_text() +
-                        ", the network's is " + shape_text(p.shape));
-    const std::vector<double> values = file.doubles(p.name);
-    std::transform(values.begin(), values.end(), parameters.values(p).begin(),
-                   [](double x) { return real(x); });
+    if (with_encoder || !p.name.starts_with(kEncoderPrefix))
+      load_weight(parameters, p, file, p.name);
   }
 }
 

@@ -13,9 +13,15 @@ namespace decalign::inline DECALIGN_REAL {
 /// One TensorOut per parameter, over the parameters' own memory.
 std::vector<TensorOut> weight_tensors(Parameters& parameters);
 
-/// Copies every parameter from the file, whatever its float dtype. Tensors of other parts
-/// (text_model.*, stats.*, optimizer.*) are left alone. Throws input_error naming file and tensor
-/// for one that is missing, of another shape than the network's, or unknown.
-void load_weights(Parameters& parameters, const Safetensors& file);
+/// Copies one parameter from the file's tensor `name`. Throws input_error if it is missing or of
+/// another shape.
+void load_weight(Parameters& parameters, const Parameter& p, const Safetensors& file,
+                 const std::string& name);
+
+/// Copies every parameter from the file, whatever its float dtype; those of the text encoder only
+/// `with_encoder`. Tensors of other parts (an encoder that the network does not have, stats.*,
+/// optimizer.*) are left alone. Throws input_error naming file and tensor for one that is missing,
+/// of another shape than the network's, or unknown.
+void load_weights(Parameters& parameters, const Safetensors& file, bool with_encoder = true);
 
 }  // namespace decalign::inline DECALIGN_REAL

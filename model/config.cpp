@@ -103,9 +103,10 @@ class Reader {
     if (x != std::floor(x)) wrong(key, value, "a whole number");
     field = int64_t(x);
   }
-  void read(const std::string& key, const json& value, std::optional<int64_t>& field,
+  template <class T>
+  void read(const std::string& key, const json& value, std::optional<T>& field,
             const Range& r) const {
-    int64_t x = 0;
+    T x = 0;
     read(key, value, x, r);
     field = x;
   }

@@ -58,15 +58,21 @@ struct Config {
   std::vector<double> class_weights;  // beats class_weight
 
   // Optimisation
-  int64_t batch_size = 24, num_epochs = 100;
+  int64_t batch_size = 24, accumulation_steps = 1, num_epochs = 100;
   double learning_rate = 1e-3, weight_decay = 0, clip = 0.8, factor = 0.1;
   int64_t patience = 20;
   std::optional<int64_t> scheduler_patience, early_stop_patience;
   std::string selection_metric, scheduler_metric;  // empty: see MetricChoice in model/selection.h
   std::string selection_mode, scheduler_mode;      // min | max | empty: inferred
 
+  // Text encoder
+  bool use_bert = false, use_finetune = true;
+  std::string pretrained;  // a folder, or a name to look up: see model/pretrained.h
+  std::optional<double> bert_learning_rate, bert_weight_decay;  // absent: the network's
+  double bert_warmup = 0, bert_layer_decay = 1;
+  bool checkpoint_activations = false;
+
   // Data
-  bool use_bert = false;
   bool need_feature_standardized = false, need_normalized = false;
   std::vector<std::string> feature_standardize_modalities = {"audio", "vision"};
   std::vector<double> feature_clip_percentiles = {0.5, 99.5};

@@ -132,6 +132,8 @@ void visit_keys(C& c, V&& v) {
 
   v.section("Optimisation");
   v("batch_size", c.batch_size, kCount, "B", "samples per step");
+  v("accumulation_steps", c.accumulation_steps, kCount, "",
+    "batches whose gradients are averaged for one step");
   v("num_epochs", c.num_epochs, kCount, "", "epochs, at most");
   v("learning_rate", c.learning_rate, kNonNegative, "", "Adam's step size");
   v("weight_decay", c.weight_decay, kNonNegative, "", "coupled L2 decay");
@@ -152,14 +154,31 @@ void visit_keys(C& c, V&& v) {
     "watched by the scheduler; absent: selection_metric");
   v("scheduler_mode", c.scheduler_mode, Choices{"", "min", "max"}, "", "as selection_mode");
 
+  v.section("Text encoder");
+  v("use_bert", c.use_bert, kAny, "",
+    "a pretrained BERT reads the text's token ids (`text_bert`, or `raw_text` with the encoder's "
+    "vocabulary); where the encoder or the ids are missing, float `text` is used, with a warning");
+  v("pretrained", c.pretrained, Choices{}, "",
+    "its folder (config.json, model.safetensors, vocab.txt), or a name looked up below "
+    "`--model_dir` and in the Hugging Face cache");
+  v("use_finetune", c.use_finetune, kAny, "",
+    "train the encoder too; false: its features are computed once, without dropout");
+  v("bert_learning_rate", c.bert_learning_rate, kNonNegative, "", "the encoder's step size");
+  v("bert_weight_decay", c.bert_weight_decay, kNonNegative, "", "the encoder's decay");
+  v("bert_warmup", c.bert_warmup, Range{0, 1}, "",
+    "share of all steps over which the encoder's step size rises from 0");
+  v("bert_layer_decay", c.bert_layer_decay, Range{0, 1, true, false}, "",
+    "step size of an encoder layer as a multiple of the one above; the embeddings are the lowest");
+  v("checkpoint_activations", c.checkpoint_activations, kAny, "",
+    "keep only each encoder layer's input and compute the rest again on the way back: less memory, "
+    "the same bits");
+
   v.section("Data");
   v("featurePath", c.featurePath, Choices{}, "",
     "the data file; absent: the data set's own below `--data_dir`");
   v("feature_T", c.feature_T, Choices{}, "", "another file to take text from");
   v("feature_A", c.feature_A, Choices{}, "", "another file to take audio from");
   v("feature_V", c.feature_V, Choices{}, "", "another file to take vision from");
-  v("use_bert", c.use_bert, kAny, "",
-    "fine-tune a text encoder. Not available yet: float `text` is used, with a warning");
   v("need_feature_standardized", c.need_feature_standardized, kAny, "",
     "clip and standardise features with statistics of the training split");
   v("feature_standardize_modalities", c.feature_standardize_modalities, Choices{}, "",
@@ -182,9 +201,7 @@ inline const std::vector<std::string>& keys_without_effect() {
       "seq_lens", "feature_dims", "train_samples", "class_counts", "need_data_aligned",
       "_feature_standardization_stats",
       // without effect in the release too
-      "transformers", "when", "alpha1", "alpha2", "language",
-      // of the text encoder
-      "use_finetune", "pretrained", "bert_learning_rate"};
+      "transformers", "when", "alpha1", "alpha2", "language"};
   return keys;
 }
 

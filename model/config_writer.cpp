@@ -21,7 +21,7 @@ class Writer {
       const std::string prefix = key.back() == '_' ? key : key + "_";
       for (const auto& [suffix, value] : field)
         out[key.back() != '_' && suffix == "l" ? key : prefix + suffix] = value;
-    } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
+    } else if constexpr (requires { field.has_value(); }) {
       if (field) out[key] = *field;
     } else if constexpr (std::is_same_v<T, std::string>) {
       if (!field.empty()) out[key] = field;
@@ -55,6 +55,8 @@ class Reference {
     if constexpr (requires { typename T::mapped_type; })
       value = key == "attn_dropout" ? "0.1 for text, else 0" : "1";
     if constexpr (std::is_same_v<T, std::optional<int64_t>>) value = "`patience`";
+    if constexpr (std::is_same_v<T, std::optional<double>>)
+      value = "`" + key.substr(sizeof("bert_") - 1) + "`";
     if constexpr (std::is_same_v<T, bool>) range = "true, false";
     if constexpr (std::is_same_v<T, std::vector<std::string>>) range = "names";
     if (range.empty()) range = "text";

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/tokens.h"
+
 namespace decalign::inline DECALIGN_REAL {
 
 Rows make_rows(Tape& tape, int64_t modalities, int64_t batch, const std::vector<int64_t>& lengths) {
@@ -19,12 +21,17 @@ std::span<real> zero_step_mask(Tape& tape, const Rows& rows,
   for (int64_t m = 0; m < rows.modalities; ++m) {
     if (!masked[size_t(m)]) continue;
     const BatchModality& input = *inputs[size_t(m)];
+    const std::vector<uint8_t> attended =
+        input.tokens.empty() ? std::vector<uint8_t>{} : attended_tokens(input, rows.batch);
     for (int64_t b = 0; b < rows.batch; ++b) {
       const int64_t s = m * rows.batch + b;
       for (int64_t t = 0; t < rows.length(s); ++t) {
-        const real* x = input.x.data() + (b * input.steps + t) * input.width;
-        if (std::all_of(x, x + input.width, [](real v) { return v == 0; }))
-          mask[size_t(rows.begin(s) + t)] = 0;
+        const int64_t step = b * input.steps + t;
+        const real* x = input.x.data() + step * input.width;
+        const bool padding = attended.empty()
+                                 ? std::all_of(x, x + input.width, [](real v) { return v == 0; })
+                                 : !attended[size_t(step)];
+        if (padding) mask[size_t(rows.begin(s) + t)] = 0;
       }
     }
   }

@@ -13,8 +13,8 @@ namespace decalign::inline DECALIGN_REAL {
 /// Rows of the given lengths [M B], in the tape's memory.
 Rows make_rows(Tape& tape, int64_t modalities, int64_t batch, const std::vector<int64_t>& lengths);
 
-/// 1 where a row's step of x has any non-zero entry, 0 elsewhere; 1 throughout for modalities with
-/// `masked` false.
+/// 1 where a row's step of x has any non-zero entry, or its token is attended, 0 elsewhere; 1
+/// throughout for modalities with `masked` false.
 std::span<real> zero_step_mask(Tape& tape, const Rows& rows,
                                std::span<const BatchModality* const> inputs,
                                const std::vector<bool>& masked);

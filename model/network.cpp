@@ -10,13 +10,15 @@
 #include "autograd/mask.h"
 #include "autograd/pooling.h"
 #include "data/dataset.h"
+#include "model/bert.h"
 #include "model/layout.h"
 #include "model/step.h"
 
 namespace decalign::inline DECALIGN_REAL {
 
-Network::Network(const Config& config, std::vector<ModalitySize> sizes, const std::string& where)
-    : config_(config), sizes_(std::move(sizes)) {
+Network::Network(const Config& config, std::vector<ModalitySize> sizes, const std::string& where,
+                 std::optional<BertConfig> encoder)
+    : config_(config), sizes_(std::move(sizes)), encoder_(std::move(encoder)) {
   if (sizes_.size() < 2)
     throw input_error(where + ": DecAlign needs at least two modalities, the data has " +
                       std::to_string(sizes_.size()));
@@ -31,6 +33,10 @@ Network::Network(const Config& config, std::vector<ModalitySize> sizes, const st
     if (names.empty() || std::find(names.begin(), names.end(), s.name) != names.end())
       active_.push_back(m);
     const int64_t kernel = config_.kernel_size(s.name);
+    if (encoder_ && s.name == "text" && s.steps > encoder_->max_position_embeddings)
+      throw input_error(where + ": text has " + std::to_string(s.steps) +
+                        " tokens, the encoder takes " +
+                        std::to_string(encoder_->max_position_embeddings));
     if (projected(m) && kernel > s.steps)
       throw input_error(where + ": key \"conv1d_kernel_size_" + modality_suffix(s.name) + "\" is " +
                         std::to_string(kernel) + ", longer than the " + std::to_string(s.steps) +
@@ -62,6 +68,12 @@ void Network::add_parameters() {
   };
   const auto suffix = [&](size_t m) { return modality_suffix(sizes_[m].name); };
 
+  if (encoder_) {
+    bool read = config_.use_finetune;
+    for (size_t m = 0; m < sizes_.size(); ++m)
+      if (sizes_[m].name == "text") read = read && is_active(m);
+    add_bert_parameters(parameters_, *encoder_, read);
+  }
   for (size_t m = 0; m < sizes_.size(); ++m) {
     const int64_t kernel = config_.kernel_size(sizes_[m].name), width = sizes_[m].width;
     weight("proj_" + suffix(m), {d, width, kernel}, is_active(m) && projected(m));
@@ -90,6 +102,40 @@ void Network::add_parameters() {
   linear("out_layer", config_.outputs(), 2 * std::ssize(sizes_) * d, true);
 }
 
+// Token ids -> features [B, T, hidden]. Packed, `lengths` receives the number of attended tokens,
+// which come first, and the rest is 0.
+Tensor Network::encode(Step& step, const BatchModality& text, int64_t batch, bool packed,
+                       std::vector<int64_t>& lengths) {
+  Tape& tape = step.tape;
+  const TokenRows tokens = token_rows(tape, text, batch, packed);
+  BertOptions options;
+  options.trained = config_.use_finetune;
+  options.recompute = config_.checkpoint_activations;
+  options.dropout = [&](double rate) { return step.dropout(rate); };
+  Tensor x = bert(tape, parameters_, *encoder_, tokens, options);
+  const int64_t rows = batch * text.steps;
+  if (packed) {  // to the rows that a convolution expects
+    std::vector<RowCopy> copies;
+    const auto mask = tape.take<real>(rows);
+    for (int64_t b = 0; b < batch; ++b) {
+      const int64_t length = tokens.rows.length(b), first = b * text.steps;
+      lengths.push_back(length);
+      copies.push_back({tokens.rows.begin(b), first, length});
+      for (int64_t t = 0; t < text.steps; ++t) mask[size_t(first + t)] = t < length ? 1 : 0;
+      // Any row, for the mask to clear.
+      for (int64_t t = length; t < text.steps; ++t) copies.push_back({0, first + t, 1});
+    }
+    if (tokens.rows.total() == 0) {
+      x = tape.make({rows, encoder_->hidden_size}, false);
+      std::fill(x.value.begin(), x.value.end(), real(0));
+    } else {
+      x = mask_rows(tape, embed(tape, x, copies, rows, 1, {}), mask);
+    }
+  }
+  x.shape = {batch, text.steps, encoder_->hidden_size};
+  return x;
+}
+
 // x_m -> projected rows [R, d]; sets the step's rows and mask.
 Tensor Network::project(Step& step, const Batch& batch) {
   Tape& tape = step.tape;
@@ -105,13 +151,20 @@ Tensor Network::project(Step& step, const Batch& batch) {
     const int64_t steps =
         input.steps - (projected(m) ? config_.kernel_size(sizes_[m].name) - 1 : 0);
     shortest = std::min(shortest, steps);
+    std::vector<int64_t> given(input.lengths.begin(), input.lengths.end());
+    Tensor features;
+    if (input.x.empty() && !input.tokens.empty()) {
+      if (by_length) given.clear();
+      features = encode(step, input, batch_size, by_length, given);
+    } else {
+      // Data: never written through and without a gradient.
+      const Out x(const_cast<real*>(input.x.data()), input.x.size());
+      features = tape.leaf({batch_size, input.steps, input.width}, x);
+    }
     for (int64_t b = 0; b < batch_size; ++b)
-      lengths.push_back(by_length ? std::min<int64_t>(input.lengths[size_t(b)], steps) : steps);
+      lengths.push_back(by_length ? std::min(given[size_t(b)], steps) : steps);
     inputs.push_back(&input);
-    masked.push_back(sizes_[m].name != "text");
-    // Data: never written through and without a gradient.
-    const Out x(const_cast<real*>(input.x.data()), input.x.size());
-    Tensor features = tape.leaf({batch_size, input.steps, input.width}, x);
+    masked.push_back(sizes_[m].name != "text" || !input.tokens.empty());
     if (sizes_[m].name == "text")
       features = dropout(tape, features, step.dropout(config_.text_dropout));
     const Tensor weight =
@@ -141,8 +194,10 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
          "Network::forward: modalities of the batch");
   for (size_t m = 0; m < sizes_.size(); ++m) {
     const BatchModality& input = batch.modalities[m];
+    const bool tokens = encoder_ && sizes_[m].name == "text" && input.x.empty();
     expect(input.width == sizes_[m].width &&
-               std::ssize(input.x) == batch.count * input.steps * input.width &&
+               (tokens ? std::ssize(input.tokens) == 3 * batch.count * input.steps
+                       : std::ssize(input.x) == batch.count * input.steps * input.width) &&
                (config_.mask_source != "lengths" || std::ssize(input.lengths) == batch.count),
            "Network::forward: sizes of the batch");
   }

@@ -1,11 +1,13 @@
 // The DecAlign network for any M >= 2 modalities: weights, forward pass, loss terms.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/dropout_mask.h"
 #include "model/batch.h"
+#include "model/bert_config.h"
 #include "model/config.h"
 #include "model/parameters.h"
 
@@ -32,8 +34,10 @@ class Network {
  public:
   /// `sizes` in the network's order: text, audio, vision, then the others by name. Throws
   /// input_error, one line that starts with `where`, if config and data do not fit: M = 1, an
-  /// unknown active modality, a kernel longer than the sequence.
-  Network(const Config& config, std::vector<ModalitySize> sizes, const std::string& where);
+  /// unknown active modality, a kernel longer than the sequence. With `encoder` batches may hold
+  /// tokens for text, whose width is the encoder's; it is trained if the config says use_finetune.
+  Network(const Config& config, std::vector<ModalitySize> sizes, const std::string& where,
+          std::optional<BertConfig> encoder = {});
 
   /// Runs the network on a batch; with labels, the losses too:
   ///   total = task + dec_loss_weight dec + alpha hete + beta homo + ct_weight ct.
@@ -47,6 +51,7 @@ class Network {
   Parameters& parameters() { return parameters_; }
   const Config& config() const { return config_; }
   const std::vector<ModalitySize>& sizes() const { return sizes_; }
+  const std::optional<BertConfig>& encoder() const { return encoder_; }
 
  private:
   struct Step;  // the state of one forward pass
@@ -55,11 +60,14 @@ class Network {
   void align(Step& step, const Tensor& pooled_unique, const Tensor& pooled_common, Result& result);
   Tensor distribution_encoder(Step& step, const Tensor& pooled_common);
   Tensor project(Step& step, const Batch& batch);
+  Tensor encode(Step& step, const BatchModality& text, int64_t batch, bool packed,
+                std::vector<int64_t>& lengths);
   Tensor transformers(Step& step, const Tensor& unique);
   bool projected(size_t m) const { return sizes_[m].width != config_.width(); }
 
   Config config_;
   std::vector<ModalitySize> sizes_;
+  std::optional<BertConfig> encoder_;
   std::vector<size_t> active_;  ///< indices into sizes_
   std::vector<real> class_weights_;
   Parameters parameters_;

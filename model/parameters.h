@@ -17,6 +17,7 @@ struct Parameter {
   /// Whether the optimiser touches it: false where no gradient can reach (an inactive modality, a
   /// skipped projection).
   bool trained = true;
+  int group = 0;  ///< of parameters that share a step size: see Optimizer
 
   int64_t size() const { return element_count(shape); }
 };

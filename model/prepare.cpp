@@ -5,6 +5,7 @@
 
 #include "data/dataset_file.h"
 #include "data/generated.h"
+#include "data/tokens.h"
 
 namespace decalign {
 namespace {
@@ -58,8 +59,16 @@ std::string dataset_path(const std::string& name, const std::string& data_dir) {
   return name;
 }
 
+bool has_tokens(const Dataset& dataset) {
+  for (const auto& [name, split] : dataset.splits)
+    for (const Sequences& s : split.modalities)
+      if (!s.tokens.empty()) return true;
+  return false;
+}
+
 Dataset open_dataset(const Config& config, const std::string& dataset, const std::string& data_dir,
-                     const std::vector<std::string>& splits, bool allow_unlabelled) {
+                     const Pretrained* encoder, const std::vector<std::string>& splits,
+                     bool allow_unlabelled) {
   Dataset data;
   if (dataset == "generated") {
     data = generate_dataset();
@@ -68,11 +77,22 @@ Dataset open_dataset(const Config& config, const std::string& dataset, const std
     options.labels_key = config.classification() ? "classification_labels" : "regression_labels";
     options.splits = splits;
     options.allow_unlabelled = allow_unlabelled;
+    options.token_ids = encoder != nullptr;
+    if (encoder) options.tokenizer = encoder->tokenizer.get();
     if (!config.feature_T.empty()) options.feature_files["text"] = config.feature_T;
     if (!config.feature_A.empty()) options.feature_files["audio"] = config.feature_A;
     if (!config.feature_V.empty()) options.feature_files["vision"] = config.feature_V;
-    data = load_dataset(
-        config.featurePath.empty() ? dataset_path(dataset, data_dir) : config.featurePath, options);
+    const std::string path =
+        config.featurePath.empty() ? dataset_path(dataset, data_dir) : config.featurePath;
+    data = load_dataset(path, options);
+    if (encoder) {
+      for (auto& [name, split] : data.splits) {
+        check_token_ids(split, encoder->config.vocab_size, encoder->config.type_vocab_size,
+                        path + ": split " + name);
+        for (Sequences& s : split.modalities)
+          if (!s.tokens.empty()) s.width = encoder->config.hidden_size;
+      }
+    }
   }
   if (config.iemocap_protocol == "paper_count" && dataset == "iemocap" &&
       data.splits.contains("train"))
@@ -83,7 +103,8 @@ Dataset open_dataset(const Config& config, const std::string& dataset, const std
 Statistics prepare(const Config& config, Dataset& dataset, const Statistics& given) {
   const bool by_length = config.mask_source == "lengths";
   for (auto& [name, split] : dataset.splits)
-    for (Sequences& s : split.modalities) find_lengths(s);
+    for (Sequences& s : split.modalities)
+      if (!s.values.empty()) find_lengths(s);
   Statistics statistics = given;
   if (config.need_feature_standardized && given.empty()) {
     const auto train = dataset.splits.find("train");
@@ -91,7 +112,7 @@ Statistics prepare(const Config& config, Dataset& dataset, const Statistics& giv
       throw input_error("standardising needs the training split or saved statistics");
     for (const Sequences& s : train->second.modalities) {
       const auto& chosen = config.feature_standardize_modalities;
-      if (std::find(chosen.begin(), chosen.end(), s.name) != chosen.end())
+      if (!s.values.empty() && std::find(chosen.begin(), chosen.end(), s.name) != chosen.end())
         statistics[s.name] = feature_stats(s, config.feature_clip_percentiles[0],
                                            config.feature_clip_percentiles[1]);
     }
@@ -101,7 +122,7 @@ Statistics prepare(const Config& config, Dataset& dataset, const Statistics& giv
       if (const auto found = statistics.find(s.name); found != statistics.end())
         standardize(s, found->second);
       if (config.need_normalized && (s.name == "audio" || s.name == "vision")) average_over_time(s);
-      if (by_length) clear_padding(s);
+      if (by_length && !s.values.empty()) clear_padding(s);
     }
   }
   return statistics;

@@ -9,6 +9,7 @@
 #include "data/dataset.h"
 #include "data/standardize.h"
 #include "model/config.h"
+#include "model/pretrained.h"
 
 namespace decalign {
 
@@ -22,9 +23,14 @@ std::string dataset_path(const std::string& name, const std::string& data_dir);
 std::string dataset_alias(const std::string& name);
 
 /// Opens `dataset` ("generated", one of the field's names, or a path) as the config asks: labels,
-/// feature files, the protocol of IEMOCAP. Throws input_error.
+/// feature files, the protocol of IEMOCAP; with `encoder`, text as token ids where they can be had,
+/// checked against its vocabulary, width being its hidden size. Throws input_error.
 Dataset open_dataset(const Config& config, const std::string& dataset, const std::string& data_dir,
+                     const Pretrained* encoder = nullptr,
                      const std::vector<std::string>& splits = {}, bool allow_unlabelled = false);
+
+/// Whether text is token ids.
+bool has_tokens(const Dataset& dataset);
 
 /// Finds lengths where the file gives none (the last step that is not all zero), standardises
 /// (statistics of the training split, or `given` if it is not empty), averages over time and clears

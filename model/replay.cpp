@@ -2,15 +2,24 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "model/bert.h"
 #include "model/checkpoint.h"
-#include "model/optimizer.h"
+#include "model/parameter_groups.h"
+#include "model/pretrained.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
-// The modalities of the first batch: every tensor [B, T, d] under `prefix` but labels and lengths.
+bool is_tokens(const std::string& key, const ArrayView& view) {
+  return key == "text" && view.shape.size() == 3 && view.shape[1] == 3 &&
+         (view.dtype.kind == 'i' || view.dtype.kind == 'u');
+}
+
+// The modalities of the first batch: every tensor [B, T, d] under `prefix` but labels and lengths;
+// token ids [B, 3, T] have width 0.
 std::vector<ModalitySize> batch_sizes(const Safetensors& file, const std::string& prefix) {
   std::vector<Sequences> found;
   for (const auto& [name, view] : file.tensors()) {
@@ -18,16 +27,14 @@ std::vector<ModalitySize> batch_sizes(const Safetensors& file, const std::string
     const std::string key = name.substr(prefix.size());
     if (key == "labels" || key.ends_with("_lengths") || key.find('.') != std::string::npos)
       continue;
-    if (key == "text" && view.shape.size() == 3 && view.shape[1] == 3 && view.dtype.kind == 'i')
-      throw input_error(file.file() + ": tensor \"" + name +
-                        "\" holds token ids; the text encoder is not available yet");
     if (view.shape.size() != 3)
       throw input_error(file.file() + ": tensor \"" + name + "\" is " + view.shape_text() +
                         ", expected [B, T, d]");
     Sequences s;
     s.name = key;
-    s.steps = view.shape[1];
-    s.width = view.shape[2];
+    const bool tokens = is_tokens(key, view);
+    s.steps = view.shape[tokens ? 2 : 1];
+    s.width = tokens ? 0 : view.shape[2];
     found.push_back(std::move(s));
   }
   sort_modalities(found);
@@ -41,20 +48,38 @@ std::vector<real> reals(const Safetensors& file, const std::string& name) {
   return std::vector<real>(values.begin(), values.end());
 }
 
+std::vector<int32_t> token_ids(const Safetensors& file, const std::string& name) {
+  std::vector<int32_t> ids;
+  for (const int64_t id : file.integers(name)) {
+    if (id < 0 || id > INT32_MAX)
+      throw input_error(file.file() + ": tensor \"" + name + "\" holds " + std::to_string(id) +
+                        ", which is no token id");
+    ids.push_back(int32_t(id));
+  }
+  return ids;
+}
+
 Batch read_batch(const Safetensors& file, const std::string& prefix, const Network& network) {
   Batch batch;
   for (const ModalitySize& size : network.sizes()) {
     const std::string name = prefix + size.name;
     const ArrayView& view = file.view(name);
-    if (view.shape.size() != 3 || view.shape[2] != size.width || view.shape[0] < 1 ||
-        (batch.count > 0 && view.shape[0] != batch.count))
-      throw input_error(file.file() + ": tensor \"" + name + "\" is " + view.shape_text() +
-                        ", expected [B, T, " + std::to_string(size.width) + "] with one B for all");
+    const bool tokens = network.encoder() && size.name == "text";
+    const bool fits =
+        tokens ? is_tokens("text", view) : view.shape.size() == 3 && view.shape[2] == size.width;
+    if (!fits || view.shape[0] < 1 || (batch.count > 0 && view.shape[0] != batch.count))
+      throw input_error(
+          file.file() + ": tensor \"" + name + "\" is " + view.shape_text() + ", expected " +
+          (tokens ? "integers [B, 3, T]" : "[B, T, " + std::to_string(size.width) + "]") +
+          " with one B for all");
     batch.count = view.shape[0];
     BatchModality m;
-    m.x = reals(file, name);
-    m.steps = view.shape[1];
-    m.width = view.shape[2];
+    m.steps = view.shape[tokens ? 2 : 1];
+    m.width = size.width;
+    if (tokens)
+      m.tokens = token_ids(file, name);
+    else
+      m.x = reals(file, name);
     m.lengths.assign(size_t(batch.count), int32_t(m.steps));
     if (file.has(name + "_lengths")) {
       const auto lengths = file.integers(name + "_lengths");
@@ -99,6 +124,26 @@ Config fit_config(Config config, const Safetensors& weights,
   return config;
 }
 
+// The encoder beside the config, if the text is token ids.
+std::optional<Pretrained> text_encoder(const Config& config, const std::string& config_file,
+                                       std::vector<ModalitySize>& sizes) {
+  for (ModalitySize& size : sizes) {
+    if (size.width > 0 || size.name != "text") continue;
+    if (!config.use_bert || config.pretrained.empty())
+      throw input_error(config_file +
+                        ": text is token ids, which need use_bert and the key \"pretrained\"");
+    const auto places = pretrained_places(
+        config.pretrained, {}, std::filesystem::path(config_file).parent_path().string());
+    const std::string folder = find_pretrained(places);
+    if (folder.empty())
+      throw input_error(config_file + ": " + not_found(config.pretrained, places));
+    const Pretrained encoder = open_pretrained(folder);
+    size.width = encoder.config.hidden_size;
+    return encoder;
+  }
+  return std::nullopt;
+}
+
 void write_results(const ReplayOptions& options, Network& network, const Result& result) {
   std::vector<TensorOut> tensors;
   const auto add = [&](const std::string& name, const Tensor& t) {
@@ -115,6 +160,14 @@ void write_results(const ReplayOptions& options, Network& network, const Result&
   Parameters& parameters = network.parameters();
   for (const Parameter& p : parameters.list())
     tensors.push_back(tensor_out<real>("grad." + p.name, p.shape, In(parameters.grads(p))));
+  // The release's model has the pooler too, and nothing reads it.
+  const int64_t hidden = network.encoder() ? network.encoder()->hidden_size : 0;
+  const std::vector<real> zeros(size_t(hidden * hidden), real(0));
+  if (hidden > 0) {
+    const std::string pooler = std::string("grad.") + kEncoderPrefix + "pooler.dense.";
+    tensors.push_back(tensor_out<real>(pooler + "weight", {hidden, hidden}, zeros));
+    tensors.push_back(tensor_out<real>(pooler + "bias", {hidden}, In(zeros).first(size_t(hidden))));
+  }
   save_safetensors(options.out, std::move(tensors));
 }
 
@@ -131,14 +184,19 @@ void replay(const ReplayOptions& options) {
       throw input_error(options.batch +
                         ": no tensor \"batch0.labels\"; --steps needs numbered batches");
   }
-  const std::vector<ModalitySize> sizes = batch_sizes(batches, prefixes[0]);
+  std::vector<ModalitySize> sizes = batch_sizes(batches, prefixes[0]);
   if (sizes.size() < 2)
     throw input_error(options.batch + ": " + std::to_string(sizes.size()) +
                       " modalities [B, T, d] found, at least 2 are needed");
   const Config config =
       fit_config(parse_config(read_json(options.config), options.config), weights, sizes);
-  Network network(config, sizes, options.config);
-  load_weights(network.parameters(), weights);
+  const std::optional<Pretrained> encoder = text_encoder(config, options.config, sizes);
+  Network network(config, sizes, options.config,
+                  encoder ? std::optional(encoder->config) : std::nullopt);
+  const bool given = std::any_of(weights.tensors().begin(), weights.tensors().end(),
+                                 [](auto& t) { return t.first.starts_with(kEncoderPrefix); });
+  if (encoder && !given) load_bert(network.parameters(), Safetensors(encoder->weights()));
+  load_weights(network.parameters(), weights, given);
   const std::vector<float> class_weights(config.class_weights.begin(),
                                          config.class_weights.end());  // as the release
   network.set_class_weights(std::vector<real>(class_weights.begin(), class_weights.end()));
@@ -153,10 +211,8 @@ void replay(const ReplayOptions& options) {
     tape.backward(result.total);
     return write_results(options, network, result);
   }
-  AdamOptions adam;
-  adam.weight_decay = config.weight_decay;
-  adam.clip = config.clip;
-  Optimizer optimizer(network.parameters(), adam, options.learning_rate);
+  Optimizer optimizer(network.parameters(),
+                      parameter_groups(config, network.encoder(), options.learning_rate));
   std::vector<real> curve;
   for (int64_t step = 0; step < options.steps; ++step) {
     tape.reset();

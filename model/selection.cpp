@@ -36,8 +36,8 @@ MetricChoice scheduler_choice(const Config& config) {
                 config.scheduler_mode);
 }
 
-double PlateauScheduler::step(double value, double learning_rate) {
-  constexpr double kThreshold = 1e-4, kSmallestChange = 1e-8;
+bool PlateauScheduler::step(double value) {
+  constexpr double kThreshold = 1e-4;
   const bool better =
       !started || (maximise ? value > best * (1 + kThreshold) : value < best * (1 - kThreshold));
   if (better && !std::isnan(value)) {
@@ -47,10 +47,15 @@ double PlateauScheduler::step(double value, double learning_rate) {
   } else {
     ++bad_epochs;
   }
-  if (bad_epochs <= patience) return learning_rate;
+  if (bad_epochs <= patience) return false;
   bad_epochs = 0;
-  const double reduced = learning_rate * factor;
-  return learning_rate - reduced > kSmallestChange ? reduced : learning_rate;
+  return true;
+}
+
+double PlateauScheduler::reduced(double learning_rate) const {
+  constexpr double kSmallestChange = 1e-8;
+  const double fallen = learning_rate * factor;
+  return learning_rate - fallen > kSmallestChange ? fallen : learning_rate;
 }
 
 }  // namespace decalign

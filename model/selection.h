@@ -28,7 +28,7 @@ MetricChoice selection_choice(const Config& config);
 MetricChoice scheduler_choice(const Config& config);
 
 /// torch.optim.lr_scheduler.ReduceLROnPlateau: after more than `patience` epochs in a row without a
-/// relative improvement of 1e-4 the learning rate is multiplied by `factor`.
+/// relative improvement of 1e-4 every learning rate is multiplied by `factor`.
 struct PlateauScheduler {
   bool maximise = false;
   int64_t patience = 10;
@@ -37,8 +37,10 @@ struct PlateauScheduler {
   double best = 0;
   int64_t bad_epochs = 0;
 
-  /// The learning rate after an epoch whose metric was `value`.
-  double step(double value, double learning_rate);
+  /// Counts an epoch whose metric was `value`; true if the learning rates are to fall now.
+  bool step(double value);
+  /// A learning rate after the fall; one that would change by no more than 1e-8 stays.
+  double reduced(double learning_rate) const;
 };
 
 }  // namespace decalign

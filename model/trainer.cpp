@@ -5,17 +5,12 @@
 #include <filesystem>
 #include <numeric>
 
+#include "model/bert.h"
 #include "model/checkpoint.h"
+#include "model/parameter_groups.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
-
-AdamOptions adam_options(const Config& config) {
-  AdamOptions options;
-  options.weight_decay = config.weight_decay;
-  options.clip = config.clip;
-  return options;
-}
 
 std::string clock_text(double seconds) {
   const int64_t s = int64_t(seconds + 0.5);
@@ -56,21 +51,34 @@ Evaluation evaluate_split(Network& network, const Split& split, const Device& de
 }
 
 Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics& statistics,
-                 uint64_t seed, const std::string& folder, const Device& device, RunLog& log)
+                 const TextEncoder* encoder, uint64_t seed, const std::string& folder,
+                 const Device& device, RunLog& log)
     : config_(config),
       dataset_(dataset),
       folder_(folder),
       device_(device),
       log_(log),
-      network_(config, modality_sizes(dataset.splits.at("train")), "config"),
-      optimizer_(network_.parameters(), adam_options(config), config.learning_rate),
+      network_(
+          config, modality_sizes(dataset.splits.at("train")), "config",
+          encoder && !encoder->frozen ? std::optional(encoder->pretrained.config) : std::nullopt),
+      optimizer_(network_.parameters(),
+                 parameter_groups(config, network_.encoder(), config.learning_rate)),
       tape_(device),
       selection_(selection_choice(config)),
       scheduling_(scheduler_choice(config)) {
   const std::vector<double> weights = class_weights(config, dataset.splits.at("train"));
-  about_ = {config, network_.sizes(), {weights.begin(), weights.end()}, statistics, seed, 0};
+  about_.config = config;
+  about_.sizes = network_.sizes();
+  about_.encoder = network_.encoder();
+  if (encoder) about_.frozen = encoder->frozen;
+  about_.class_weights.assign(weights.begin(), weights.end());
+  about_.statistics = statistics;
+  about_.seed = seed;
   network_.set_class_weights(about_.class_weights);
   network_.parameters().initialize(seed);
+  if (network_.encoder())
+    load_bert(network_.parameters(), Safetensors(encoder->pretrained.weights()));
+  for (size_t g = 0; g < optimizer_.groups(); ++g) rates_.push_back(optimizer_.learning_rate(g));
   random_.seed = seed;
   progress_.best_value = selection_.maximise ? -1e8 : 1e8;
   progress_.scheduler.maximise = scheduling_.maximise;
@@ -117,18 +125,28 @@ Evaluation Trainer::validate(int64_t epoch) {
   }
 }
 
+void Trainer::set_rates(int64_t step, int64_t steps) {
+  const double warm = warmup_factor(config_, step, steps);
+  for (size_t g = 0; g < rates_.size(); ++g)
+    optimizer_.set_learning_rate(g, g == 0 ? rates_[g] : warm * rates_[g]);
+}
+
 Trainer::EpochLoss Trainer::train_epoch(int64_t epoch) {
   const Split& train = dataset_.splits.at("train");
   const std::vector<int64_t> order = shuffled(train.count(), about_.seed, uint64_t(epoch));
   const int64_t n = train.count(), batches = (n + config_.batch_size - 1) / config_.batch_size;
+  const int64_t together = config_.accumulation_steps;
+  const int64_t steps = config_.num_epochs * ((batches + together - 1) / together);
   const auto start = std::chrono::steady_clock::now();
   EpochLoss loss;
   for (int64_t i = 0; i < batches; ++i) {
     const int64_t first = i * config_.batch_size, count = std::min(config_.batch_size, n - first);
     gather(train, std::span(order).subspan(size_t(first), size_t(count)), batch_);
+    const int64_t part = i % together;  // of the batches of one step
+    const int64_t parts = std::min(together, batches - (i - part));
     tape_.reset();
-    optimizer_.zero_grad(device_);
-    random_.step = uint64_t(optimizer_.steps());
+    if (part == 0) optimizer_.zero_grad(device_);
+    random_.step = uint64_t(optimizer_.steps() * together + part);
     const Result result = network_.forward(tape_, batch_, &random_);
     require_finite(result, epoch, i + 1);
     loss.total += double(result.total.value[0]);
@@ -137,8 +155,11 @@ Trainer::EpochLoss Trainer::train_epoch(int64_t epoch) {
       ++loss.transports;
     }
     ++loss.batches;
-    tape_.backward(result.total);
-    optimizer_.step(device_);
+    tape_.backward(result.total, real(1) / real(parts));
+    if (part + 1 == parts) {
+      set_rates(optimizer_.steps(), steps);
+      optimizer_.step(device_);
+    }
 
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -160,18 +181,18 @@ void Trainer::run() {
          (progress_.epoch == 0 || progress_.epoch - progress_.best_epoch < stop_patience)) {
     const int64_t epoch = progress_.epoch + 1;
     const auto start = std::chrono::steady_clock::now();
-    const double rate = optimizer_.learning_rate();
+    const std::vector<double> rates = rates_;
     const EpochLoss loss = train_epoch(epoch);
     const Evaluation valid = validate(epoch);
     const double value = selection_.value(valid.metrics, valid.loss);
-    optimizer_.set_learning_rate(
-        progress_.scheduler.step(scheduling_.value(valid.metrics, valid.loss), rate));
+    if (progress_.scheduler.step(scheduling_.value(valid.metrics, valid.loss)))
+      for (double& rate : rates_) rate = progress_.scheduler.reduced(rate);
     const bool best = selection_.better(value, progress_.best_value);
     const double mass = loss.transports ? loss.mass / double(loss.transports) : 1;
     std::string line =
         format("seed %llu  epoch %lld  loss %.4f  valid %s %.4f  lr %.2g  %.1f s",
                (unsigned long long)about_.seed, (long long)epoch, loss.total / double(loss.batches),
-               selection_.name.c_str(), value, rate,
+               selection_.name.c_str(), value, rates[0],
                std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     if (loss.transports) line += format("  mass %.3f", mass);
     if (best) line += "  best";

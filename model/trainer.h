@@ -12,6 +12,7 @@
 #include "model/prepare.h"
 #include "model/run_log.h"
 #include "model/selection.h"
+#include "model/text_encoder.h"
 
 namespace decalign::inline DECALIGN_REAL {
 
@@ -30,6 +31,8 @@ Evaluation evaluate_split(Network& network, const Split& split, const Device& de
 struct Checkpoint {
   Config config;
   std::vector<ModalitySize> sizes;
+  std::optional<BertConfig> encoder;  ///< of a fine-tuned text encoder, whose weights are here too
+  std::optional<FrozenEncoder> frozen;  ///< the pretrained encoder that the text went through
   std::vector<real> class_weights;
   Statistics statistics;
   uint64_t seed = 0;
@@ -43,9 +46,11 @@ std::pair<Checkpoint, Network> load_checkpoint(const std::string& path);
 class Trainer {
  public:
   /// `dataset` prepared and with the splits train and valid. Files go to `folder`:
-  /// checkpoint.safetensors (the best epoch), state.safetensors (the last one).
-  Trainer(const Config& config, const Dataset& dataset, const Statistics& statistics, uint64_t seed,
-          const std::string& folder, const Device& device, RunLog& log);
+  /// checkpoint.safetensors (the best epoch), state.safetensors (the last one). `encoder`: what
+  /// reads the data's tokens, null if they have none.
+  Trainer(const Config& config, const Dataset& dataset, const Statistics& statistics,
+          const TextEncoder* encoder, uint64_t seed, const std::string& folder,
+          const Device& device, RunLog& log);
 
   /// Trains to the end, from state.safetensors if there is one: then the remaining epochs give the
   /// same bits as an uninterrupted run. Afterwards the network has the best epoch's weights. Throws
@@ -68,6 +73,7 @@ class Trainer {
     int64_t batches = 0, transports = 0;
   };
   EpochLoss train_epoch(int64_t epoch);
+  void set_rates(int64_t step, int64_t steps);
   void require_finite(const Result& result, int64_t epoch, int64_t batch) const;
   Evaluation validate(int64_t epoch);
   std::string last_good() const;
@@ -87,6 +93,7 @@ class Trainer {
   Tape tape_;
   Batch batch_;
   RandomState random_;
+  std::vector<double> rates_;  // of the parameter groups, without warm-up
   MetricChoice selection_, scheduling_;
   Progress progress_;
 };

@@ -37,10 +37,14 @@ void save_checkpoint(const std::string& path, Network& network, const Checkpoint
          {std::pair{".low", &s.low}, {".high", &s.high}, {".mean", &s.mean}, {".std", &s.std}})
       tensors.push_back(tensor_out<float>("stats." + name + part, shape, *values));
   }
-  const json details = {{"modalities", sizes_json(about.sizes)},
-                        {"class_weights", about.class_weights},
-                        {"seed", about.seed},
-                        {"epoch", about.epoch}};
+  nlohmann::ordered_json details = {{"modalities", sizes_json(about.sizes)},
+                                    {"class_weights", about.class_weights},
+                                    {"seed", about.seed},
+                                    {"epoch", about.epoch}};
+  if (about.encoder) details["encoder"] = to_json(*about.encoder);
+  if (about.frozen)
+    details["frozen_encoder"] = {{"folder", about.frozen->folder},
+                                 {"sha256", about.frozen->sha256}};
   save_safetensors(path, std::move(tensors),
                    {{"config", to_json(about.config).dump()}, {"decalign", details.dump()}});
 }
@@ -56,6 +60,11 @@ std::pair<Checkpoint, Network> load_checkpoint(const std::string& path) {
     about.class_weights = details.at("class_weights").get<std::vector<real>>();
     about.seed = details.at("seed");
     about.epoch = details.at("epoch");
+    if (details.contains("encoder"))
+      about.encoder = parse_bert_config(details["encoder"], path + ": metadata \"encoder\"");
+    if (details.contains("frozen_encoder"))
+      about.frozen = {details["frozen_encoder"].at("folder"),
+                      details["frozen_encoder"].at("sha256")};
   } catch (const json::exception& e) {
     throw input_error(path + ": metadata \"decalign\": " + e.what());
   }
@@ -65,7 +74,7 @@ std::pair<Checkpoint, Network> load_checkpoint(const std::string& path) {
     about.statistics[s.name] = {file.floats(stem + ".low"), file.floats(stem + ".high"),
                                 file.floats(stem + ".mean"), file.floats(stem + ".std")};
   }
-  Network network(about.config, about.sizes, path);
+  Network network(about.config, about.sizes, path, about.encoder);
   network.set_class_weights(about.class_weights);
   load_weights(network.parameters(), file);
   return {std::move(about), std::move(network)};
@@ -77,9 +86,9 @@ void Trainer::save_state() {
   tensors.push_back(tensor_out<real>("optimizer.m", shape, optimizer_.first_moment()));
   tensors.push_back(tensor_out<real>("optimizer.v", shape, optimizer_.second_moment()));
   // Numbers that must come back to the bit.
-  const std::vector<double> numbers{optimizer_.learning_rate(), progress_.best_value,
-                                    progress_.scheduler.best};
-  tensors.push_back(tensor_out<double>("optimizer.numbers", {3}, numbers));
+  std::vector<double> numbers{progress_.best_value, progress_.scheduler.best};
+  numbers.insert(numbers.end(), rates_.begin(), rates_.end());
+  tensors.push_back(tensor_out<double>("optimizer.numbers", {std::ssize(numbers)}, numbers));
   const json details = {{"epoch", progress_.epoch},
                         {"best_epoch", progress_.best_epoch},
                         {"steps", optimizer_.steps()},
@@ -107,11 +116,11 @@ bool Trainer::load_state() {
   restore("optimizer.m", optimizer_.first_moment());
   restore("optimizer.v", optimizer_.second_moment());
   const std::vector<double> numbers = file.doubles("optimizer.numbers");
-  if (numbers.size() != 3)
+  if (numbers.size() != 2 + rates_.size())
     throw input_error(file.file() + ": tensor \"optimizer.numbers\" has another size");
-  optimizer_.set_learning_rate(numbers[0]);
-  progress_.best_value = numbers[1];
-  progress_.scheduler.best = numbers[2];
+  progress_.best_value = numbers[0];
+  progress_.scheduler.best = numbers[1];
+  std::copy(numbers.begin() + 2, numbers.end(), rates_.begin());
   try {
     progress_.epoch = details.at("epoch");
     progress_.best_epoch = about_.epoch = details.at("best_epoch");

@@ -11,7 +11,10 @@ namespace {
 std::vector<double> rates(PlateauScheduler scheduler, const std::vector<double>& values,
                           double rate = 1) {
   std::vector<double> result;
-  for (double value : values) result.push_back(rate = scheduler.step(value, rate));
+  for (double value : values) {
+    if (scheduler.step(value)) rate = scheduler.reduced(rate);
+    result.push_back(rate);
+  }
   return result;
 }
 

@@ -1,6 +1,7 @@
 // decalign test and decalign predict: a checkpoint on a split, with and without labels.
 #include <iostream>
 
+#include "model/frozen_text.h"
 #include "model/report.h"
 #include "model/trainer.h"
 #include "tools/cli/commands.h"
@@ -10,9 +11,25 @@ namespace decalign {
 namespace {
 
 struct TestOptions {
-  std::string checkpoint, dataset, data_dir, split = "test", out;
+  std::string checkpoint, dataset, data_dir, model_dir, split = "test", out;
   int threads = 0;
 };
+
+// What reads the data's tokens for a checkpoint: the frozen encoder it was trained with; for a
+// fine-tuned one, whose weights the checkpoint holds, its sizes, and the vocabulary where
+// `pretrained` is to be had.
+std::optional<TextEncoder> encoder_of(const Checkpoint& about, const std::string& path,
+                                      const TestOptions& options) {
+  if (about.frozen)
+    return frozen_text_encoder(about.config, *about.frozen, options.model_dir, path);
+  if (!about.encoder) return std::nullopt;
+  TextEncoder encoder;
+  const std::string folder =
+      find_pretrained(pretrained_places(about.config.pretrained, options.model_dir));
+  if (!folder.empty()) encoder.pretrained = open_pretrained(folder);
+  encoder.pretrained.config = *about.encoder;
+  return encoder;
+}
 
 // The checkpoint's network on a split prepared with the training's statistics.
 Evaluation run_checkpoint(const std::string& path, const TestOptions& options, bool unlabelled) {
@@ -23,7 +40,12 @@ Evaluation run_checkpoint(const std::string& path, const TestOptions& options, b
   if (!options.dataset.empty()) config.featurePath.clear();
   std::vector<std::string> splits{options.split};
   if (config.iemocap_protocol == "paper_count") splits = {};
-  Dataset data = open_dataset(config, dataset, options.data_dir, splits, unlabelled);
+  const std::optional<TextEncoder> encoder = encoder_of(about, path, options);
+  Dataset data = open_dataset(config, dataset, options.data_dir,
+                              encoder ? &encoder->pretrained : nullptr, splits, unlabelled);
+  if (encoder && !has_tokens(data))
+    throw input_error(dataset + ": holds neither token ids nor raw text that could be split; the " +
+                      "checkpoint " + path + " reads text by its encoder");
   const auto found = data.splits.find(options.split);
   if (found == data.splits.end())
     throw input_error(dataset + ": no split \"" + options.split + "\"");
@@ -45,8 +67,13 @@ Evaluation run_checkpoint(const std::string& path, const TestOptions& options, b
   check_labels(config, one, dataset);
   if (config.need_feature_standardized && about.statistics.empty())
     throw input_error(path + ": holds no statistics for standardising");
+  const Device device(Cpu{options.threads});
+  if (about.frozen)
+    encode_text(one, encoder->pretrained,
+                config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps,
+                device);
   prepare(config, one, about.statistics);
-  return evaluate_split(network, split, Device(Cpu{options.threads}));
+  return evaluate_split(network, split, device);
 }
 
 void test(const TestOptions& options) {
@@ -80,6 +107,7 @@ CLI::App* add(CLI::App& app, const char* name, const char* purpose, TestOptions&
       ->required();
   command->add_option("--dataset", options.dataset, "as in train (the one it was trained on)");
   command->add_option("--data_dir", options.data_dir, "as in train");
+  command->add_option("--model_dir", options.model_dir, "as in train");
   command->add_option("--split", options.split, "which split")->capture_default_str();
   command->add_option("--threads", options.threads, "threads (all cores)")
       ->check(CLI::Range(0, 4096));

@@ -7,6 +7,8 @@
 
 #include "data/atomic_file.h"
 #include "model/baselines.h"
+#include "model/bert.h"
+#include "model/frozen_text.h"
 #include "model/report.h"
 #include "model/trainer.h"
 #include "tools/cli/commands.h"
@@ -16,7 +18,7 @@ namespace decalign {
 namespace {
 
 struct TrainOptions {
-  std::string dataset = "generated", data_dir, config, out, resume;
+  std::string dataset = "generated", data_dir, model_dir, config, out, resume;
   std::vector<uint64_t> seeds;
   std::vector<std::string> overrides;
   int threads = 0;
@@ -41,19 +43,34 @@ std::string default_out(const std::string& dataset) {
   return "runs/" + std::filesystem::path(dataset).stem().string() + "-" + stamp;
 }
 
-void describe(const Dataset& data, const Config& config, RunLog& log) {
+void describe(const Dataset& data, RunLog& log) {
   for (const auto& [name, split] : data.splits) {
     std::string line = format("%-5s %6lld samples ", name.c_str(), (long long)split.count());
     for (const Sequences& s : split.modalities) {
-      line += format("  %s [%lld, %lld]", s.name.c_str(), (long long)s.steps, (long long)s.width);
+      line += format(s.tokens.empty() ? "  %s [%lld, %lld]" : "  %s tokens [%lld] -> %lld",
+                     s.name.c_str(), (long long)s.steps, (long long)s.width);
       if (s.cleaned > 0)
         line += format(" (%lld NaN or infinite entries set to 0)", (long long)s.cleaned);
     }
     log.line(line);
   }
-  if (config.use_bert)
-    log.warn(
-        "use_bert: the text encoder is not available yet; the float features \"text\" are used");
+}
+
+void describe_encoder(const Config& config, const TextEncoder* encoder, const std::string& missing,
+                      RunLog& log) {
+  if (!encoder) {
+    if (config.use_bert)
+      log.warn("use_bert: the float features \"text\" are used instead: " + missing);
+    return;
+  }
+  const Pretrained& p = encoder->pretrained;
+  std::string line = format("text encoder %s: %lld layers of %lld, ", p.folder.c_str(),
+                            (long long)p.config.num_hidden_layers, (long long)p.config.hidden_size);
+  line += encoder->frozen ? "frozen" : "fine-tuned";
+  const auto unused = unused_bert_weights(p.config, Safetensors(p.weights()));
+  for (size_t i = 0; i < unused.size(); ++i)
+    line += (i ? ", " : "; not used of its file: ") + unused[i];
+  log.line(line);
 }
 
 // Mean predictor and ridge regression on the test split.
@@ -81,8 +98,9 @@ void require_splits(const Dataset& data, const std::string& where) {
 
 // Trains one seed and evaluates the test split once, with the best epoch's weights.
 Metrics train_seed(const Config& config, const Dataset& data, const Statistics& statistics,
-                   uint64_t seed, const std::string& folder, const Device& device, RunLog& log) {
-  Trainer trainer(config, data, statistics, seed, folder, device, log);
+                   const TextEncoder* encoder, uint64_t seed, const std::string& folder,
+                   const Device& device, RunLog& log) {
+  Trainer trainer(config, data, statistics, encoder, seed, folder, device, log);
   trainer.run();
   const Evaluation test = evaluate_split(trainer.network(), data.splits.at("test"), device);
   write_predictions(folder + "/predictions.csv", test.predictions);
@@ -131,7 +149,7 @@ void train(TrainOptions options) {
   Config config;
   std::string run = options.resume;
   if (run.empty()) {
-    request = {dataset_alias(options.dataset), options.data_dir, options.seeds};
+    request = {dataset_alias(options.dataset), options.data_dir, options.model_dir, options.seeds};
     if (request.seeds.empty()) request.seeds = {1111};
     config = resolve_config(options.dataset, options.config, options.overrides);
     run = options.out.empty() ? default_out(options.dataset) : options.out;
@@ -145,24 +163,38 @@ void train(TrainOptions options) {
     request = load_request(run);
     config = parse_config(read_json(run + "/config.json"), run + "/config.json");
   }
-  Dataset data = open_dataset(config, request.dataset, request.data_dir);
+  std::string missing;
+  std::optional<TextEncoder> encoder = find_text_encoder(config, request.model_dir, missing);
+  Dataset data = open_dataset(config, request.dataset, request.data_dir,
+                              encoder ? &encoder->pretrained : nullptr);
+  if (encoder && !has_tokens(data)) {
+    encoder.reset();
+    missing = "the data has neither token ids (\"text_bert\") nor \"raw_text\"";
+  }
   const std::string where = config.featurePath.empty()
                                 ? dataset_path(request.dataset, request.data_dir)
                                 : config.featurePath;
   require_splits(data, where);
   check_labels(config, data, where);
   Network(config, modality_sizes(data.splits.at("train")), where);  // before anything is written
+  const Device device(Cpu{options.threads});
   malloc_trim(0);
 
   if (options.resume.empty()) save_request(run, request, config);
   RunLog log(run + "/log.txt");
-  describe(data, config, log);
+  describe(data, log);
+  describe_encoder(config, encoder ? &*encoder : nullptr, missing, log);
+  if (encoder && encoder->frozen)
+    encode_text(data, encoder->pretrained,
+                config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps,
+                device);
   const Statistics statistics = prepare(config, data);
-  const Device device(Cpu{options.threads});
   std::vector<Metrics> results;
   for (uint64_t seed : request.seeds)
-    results.push_back(
-        train_seed(config, data, statistics, seed, seed_folder(run, seed), device, log));
+    results.push_back(train_seed(config, data, statistics, encoder ? &*encoder : nullptr, seed,
+                                 seed_folder(run, seed), device, log));
+  if (encoder && !encoder->frozen)  // what the ridge regression sees of the text
+    encode_text(data, encoder->pretrained, TextFeatures::pooled, device);
   report(run, request, config, data, results, log);
 }
 
@@ -180,6 +212,8 @@ void add_train(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--data_dir", options->data_dir,
                       "folder that holds MOSI/, MOSEI/, CH-SIMS/, IEMOCAP/ (data)");
+  command->add_option("--model_dir", options->model_dir,
+                      "folder that holds pretrained text encoders, by their names");
   command->add_option("--config,--config_file", options->config,
                       "JSON config (the data set's own in tools/configs/)");
   command

@@ -70,8 +70,10 @@ void save_request(const std::string& run, const RunRequest& request, const Confi
   std::error_code error;
   fs::create_directories(run, error);
   if (error) throw input_error(run + ": cannot be created: " + error.message());
-  const nlohmann::ordered_json json = {
-      {"dataset", request.dataset}, {"data_dir", request.data_dir}, {"seeds", request.seeds}};
+  const nlohmann::ordered_json json = {{"dataset", request.dataset},
+                                       {"data_dir", request.data_dir},
+                                       {"model_dir", request.model_dir},
+                                       {"seeds", request.seeds}};
   write_text(run + "/config.json", to_json(config).dump(2) + "\n");
   write_text(run + "/run.json", json.dump(2) + "\n");
 }
@@ -80,7 +82,7 @@ RunRequest load_request(const std::string& run) {
   const std::string path = run + "/run.json";
   const nlohmann::json json = read_json(path);
   try {
-    return {json.at("dataset"), json.at("data_dir"), json.at("seeds")};
+    return {json.at("dataset"), json.at("data_dir"), json.value("model_dir", ""), json.at("seeds")};
   } catch (const nlohmann::json::exception& e) {
     throw input_error(path + ": " + e.what());
   }

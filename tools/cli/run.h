@@ -11,7 +11,7 @@ namespace decalign {
 
 /// What `decalign train` was asked for; run.json in the run's folder.
 struct RunRequest {
-  std::string dataset = "generated", data_dir;
+  std::string dataset = "generated", data_dir, model_dir;
   std::vector<uint64_t> seeds;
 };
 
