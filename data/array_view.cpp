@@ -145,6 +145,11 @@ void read_doubles(const ArrayView& view, const std::string& what,
   stream.finish();
 }
 
+void visit_doubles(const ArrayView& view, const std::string& what,
+                   const std::function<void(int64_t, double)>& use) {
+  visit_places(view, what, use);
+}
+
 std::vector<double> read_doubles(const ArrayView& view, const std::string& what) {
   std::vector<double> values(size_t(view.count()));
   visit_places(view, what, [&](int64_t place, double value) { values[size_t(place)] = value; });

@@ -51,6 +51,10 @@ std::optional<int64_t> element_count(std::span<const int64_t> shape, int64_t lim
 void read_doubles(const ArrayView& view, const std::string& what,
                   const std::function<void(int64_t first, std::span<const double> block)>& sink);
 
+/// Calls `use(place, element)` for every element in the file's order; `place` counts row-major.
+void visit_doubles(const ArrayView& view, const std::string& what,
+                   const std::function<void(int64_t place, double element)>& use);
+
 /// All elements in row-major order. Only for arrays small enough to hold twice.
 std::vector<double> read_doubles(const ArrayView& view, const std::string& what);
 

@@ -26,8 +26,13 @@ struct Sequences {
   std::vector<float> values;     ///< [N, T, d], row-major, finite after cleaning
   std::vector<int32_t> lengths;  ///< [N], each in [0, T]; empty if the file gives none
   int64_t cleaned = 0;           ///< how many NaN or infinite entries were set to 0
-  std::vector<int32_t> tokens;   ///< [N, 3, T]: token ids, then the file's two other rows (attention
-                                 ///< mask and segment ids in either order); empty without
+  /// [N, 3, T]: token ids, then the file's two other rows (attention mask and segment ids in either
+  /// order, see attention_row); empty without. Text that is only token ids has width 0 and no
+  /// values; beside float values (LoadOptions::keep_text) the tokens' T may be another.
+  std::vector<int32_t> tokens{};
+
+  /// T of the tokens, 0 without.
+  int64_t token_steps() const { return count > 0 ? std::ssize(tokens) / (3 * count) : 0; }
 
   std::span<const float> sample(int64_t n) const {
     return std::span(values).subspan(size_t(n * steps * width), size_t(steps * width));
@@ -41,6 +46,7 @@ struct Split {
   std::vector<float> labels;     ///< [N]; class indices as whole numbers; empty where the caller
                                  ///< allowed unlabelled data
   std::vector<std::string> ids;  ///< [N]
+  std::vector<std::string> raw_text;  ///< [N]; empty unless LoadOptions::keep_text asked for it
 
   int64_t count() const { return modalities.empty() ? 0 : modalities.front().count; }
 };

@@ -39,8 +39,11 @@ class SafetensorsSplits : public SplitSource {
       std::string key = name.substr(split.size() + 1);
       fields.fields[key == "labels" ? labels_key() : key] = std::move(field);
     }
-    const auto ids = tensors_.metadata().find(split + ".ids");
-    if (ids != tensors_.metadata().end()) fields.fields["id"] = ids_field(ids->first, ids->second);
+    for (const auto& [key, name] : {std::pair("id", ".ids"), std::pair("raw_text", ".raw_text")}) {
+      const auto texts = tensors_.metadata().find(split + name);
+      if (texts == tensors_.metadata().end()) continue;
+      fields.fields[key] = texts_field(texts->first, texts->second);
+    }
     return fields;
   }
 
@@ -65,20 +68,20 @@ class SafetensorsSplits : public SplitSource {
     return found->second;
   }
 
-  Field ids_field(const std::string& key, const std::string& text) const {
-    auto ids = std::make_shared<std::vector<std::string>>();
+  Field texts_field(const std::string& key, const std::string& text) const {
+    auto texts = std::make_shared<std::vector<std::string>>();
     const json values = json::parse(text, nullptr, false);
     if (!values.is_array()) throw input_error(file() + ": metadata '" + key + "' is no JSON array");
     for (const json& value : values) {
       if (!value.is_string()) {
         throw input_error(file() + ": metadata '" + key + "' holds something that is not text");
       }
-      ids->push_back(value.get<std::string>());
+      texts->push_back(value.get<std::string>());
     }
     Field field;
     field.description = "a JSON array";
-    field.count = int64_t(ids->size());
-    field.cell = [ids](int64_t n) { return Cell((*ids)[size_t(n)]); };
+    field.count = int64_t(texts->size());
+    field.cell = [texts](int64_t n) { return Cell((*texts)[size_t(n)]); };
     return field;
   }
 
@@ -90,15 +93,25 @@ void add_split(const std::string& name, const Split& split, std::vector<TensorOu
   const int64_t count = split.count();
   for (const Sequences& sequences : split.modalities) {
     const std::string key = name + "." + sequences.name;
-    tensors.push_back(
-        tensor_out<float>(key, {count, sequences.steps, sequences.width}, sequences.values));
+    if (sequences.width > 0) {
+      tensors.push_back(
+          tensor_out<float>(key, {count, sequences.steps, sequences.width}, sequences.values));
+    }
+    if (!sequences.tokens.empty()) {
+      tensors.push_back(tensor_out<int32_t>(key + "_bert", {count, 3, sequences.token_steps()},
+                                            sequences.tokens));
+    }
     if (sequences.lengths.empty()) continue;
     tensors.push_back(tensor_out<int32_t>(key + "_lengths", {count}, sequences.lengths));
   }
   if (!split.labels.empty()) {
     tensors.push_back(tensor_out<float>(name + ".labels", {count}, split.labels));
   }
-  metadata[name + ".ids"] = json(split.ids).dump(-1, ' ', false, json::error_handler_t::replace);
+  const auto texts = [&](const char* key, const std::vector<std::string>& values) {
+    metadata[name + key] = json(values).dump(-1, ' ', false, json::error_handler_t::replace);
+  };
+  texts(".ids", split.ids);
+  if (!split.raw_text.empty()) texts(".raw_text", split.raw_text);
 }
 
 }  // namespace

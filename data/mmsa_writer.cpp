@@ -80,11 +80,25 @@ class PickleWriter {
   std::string buffer_;
 };
 
+void write_texts(PickleWriter& writer, const char* key, const std::vector<std::string>& texts) {
+  writer.text(key);
+  writer.op("](");
+  for (const std::string& text : texts) writer.text(text);
+  writer.op("e");
+}
+
 void write_split(PickleWriter& writer, const Split& split, const std::string& labels_key) {
   const int64_t count = split.count();
   for (const Sequences& sequences : split.modalities) {
-    writer.text(sequences.name);
-    writer.array<float>("f4", {count, sequences.steps, sequences.width}, sequences.values);
+    if (sequences.width > 0) {
+      writer.text(sequences.name);
+      writer.array<float>("f4", {count, sequences.steps, sequences.width}, sequences.values);
+    }
+    if (!sequences.tokens.empty()) {
+      const std::vector<int64_t> tokens(sequences.tokens.begin(), sequences.tokens.end());
+      writer.text(sequences.name + "_bert");
+      writer.array<int64_t>("i8", {count, 3, sequences.token_steps()}, tokens);
+    }
     if (sequences.lengths.empty()) continue;
     const std::vector<int64_t> lengths(sequences.lengths.begin(), sequences.lengths.end());
     writer.text(sequences.name + "_lengths");
@@ -99,10 +113,8 @@ void write_split(PickleWriter& writer, const Split& split, const std::string& la
       writer.array<float>("f4", {count}, split.labels);
     }
   }
-  writer.text("id");
-  writer.op("](");
-  for (const std::string& id : split.ids) writer.text(id);
-  writer.op("e");
+  write_texts(writer, "id", split.ids);
+  if (!split.raw_text.empty()) write_texts(writer, "raw_text", split.raw_text);
 }
 
 }  // namespace

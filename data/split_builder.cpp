@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "data/field_values.h"
+#include "data/text_modality.h"
 #include "data/utf8.h"
 
 namespace decalign {
@@ -12,47 +13,74 @@ namespace {
 
 constexpr size_t kMaxModalities = 64;
 
-bool is_known(const std::string& name) {
-  return name == "text" || name == "audio" || name == "vision";
-}
-
 bool is_reserved(const std::string& name) {
   return name == "text_bert" || name == "raw_text" || name == "id" || name == "ids" ||
          name.starts_with("annotations") || name.ends_with("_lengths") ||
          name.find("labels") != std::string::npos;
 }
 
-std::string place(const SplitFields& fields) {
-  return fields.file + ": split " + printable(fields.split) + ": ";
-}
-
-const Field* find_field(const SplitFields& fields, const std::string& key) {
-  const auto found = fields.fields.find(key);
-  return found == fields.fields.end() ? nullptr : &found->second;
-}
-
-bool float_text_bert(const SplitFields& fields) {
-  const Field* field = find_field(fields, "text_bert");
-  return field != nullptr && field->array && field->array->dtype.kind == 'f' &&
-         field->array->shape.size() == 3;
-}
-
-/// The field that holds a modality; text falls back to float text_bert.
-const Field& modality_field(const SplitFields& fields, const std::string& name) {
-  if (const Field* field = find_field(fields, name)) return *field;
-  if (name == "text" && float_text_bert(fields)) return *find_field(fields, "text_bert");
-  if (name == "text" && find_field(fields, "text_bert") != nullptr) {
-    throw input_error(place(fields) +
-                      "has only text_bert (token ids); float 'text' [N, T, d] is needed");
+/// Aliases of one array could multiply a small file without bound; an honest file has a byte for
+/// every entry.
+void check_total(const SplitFields& fields, int64_t kept, int64_t more) {
+  if (more > fields.file_bytes - kept) {
+    throw input_error(fields.place() + "its arrays have more entries than the file has bytes");
   }
-  throw input_error(place(fields) + "has no array '" + printable(name) + "'");
+}
+
+/// The keys that are read for a modality.
+std::vector<std::string> arrays_of(const std::string& modality, const LoadOptions& options) {
+  if (modality == "text" && (options.token_ids || options.keep_text)) return {"text", "text_bert"};
+  return {modality};
+}
+
+std::vector<std::string> wanted_modalities(const SplitFields& fields, const LoadOptions& options) {
+  std::vector<std::string> names =
+      options.modalities.empty() ? modality_names(fields, options) : options.modalities;
+  if (options.modalities.empty()) {
+    for (const auto& [name, file] : options.feature_files) {
+      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    }
+    // Token ids alone that were not asked for: say so instead of training without text.
+    const bool text = std::find(names.begin(), names.end(), "text") != names.end();
+    if (!text && fields.find("text_bert") != nullptr) names.emplace_back("text");
+  }
+  if (names.size() > kMaxModalities) {
+    throw input_error(fields.place() + "has more than " + std::to_string(kMaxModalities) +
+                      " modalities; name those to use");
+  }
+  std::sort(names.begin(), names.end(), modality_before);
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
+}
+
+}  // namespace
+
+const Field* SplitFields::find(const std::string& key) const {
+  const auto found = fields.find(key);
+  return found == fields.end() ? nullptr : &found->second;
+}
+
+std::string SplitFields::place() const { return file + ": split " + printable(split) + ": "; }
+
+std::vector<std::string> modality_names(const SplitFields& fields, const LoadOptions& options) {
+  std::vector<std::string> names;
+  if (offers_text(fields, options)) names.emplace_back("text");
+  for (const auto& [name, field] : fields.fields) {
+    if (name == "audio" || name == "vision") {
+      names.push_back(name);
+    } else if (name != "text" && !is_reserved(name) && field.array &&
+               field.array->dtype.numeric() && field.array->shape.size() == 3) {
+      names.push_back(name);
+    }
+  }
+  return names;
 }
 
 std::vector<int32_t> read_lengths(const SplitFields& fields, const Sequences& sequences) {
   const std::string key = sequences.name + "_lengths";
-  const Field* field = find_field(fields, key);
+  const Field* field = fields.find(key);
   if (field == nullptr) return {};
-  const std::string what = place(fields) + printable(key);
+  const std::string what = fields.place() + printable(key);
   const std::vector<double> numbers = field_numbers(*field, what);
   if (int64_t(numbers.size()) != sequences.count) {
     throw input_error(what + " has " + std::to_string(numbers.size()) + " entries, " +
@@ -71,54 +99,12 @@ std::vector<int32_t> read_lengths(const SplitFields& fields, const Sequences& se
   return lengths;
 }
 
-/// Aliases of one array could multiply a small file without bound; an honest file has a byte for
-/// every entry.
-void check_total(const SplitFields& fields, int64_t kept, int64_t more) {
-  if (more > fields.file_bytes - kept) {
-    throw input_error(place(fields) + "its arrays have more entries than the file has bytes");
-  }
-}
-
-std::vector<std::string> wanted_modalities(const SplitFields& fields, const LoadOptions& options) {
-  std::vector<std::string> names =
-      options.modalities.empty() ? modality_names(fields) : options.modalities;
-  if (options.modalities.empty()) {
-    for (const auto& [name, file] : options.feature_files) {
-      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
-    }
-    // Token ids alone are a modality that cannot be read yet: say so instead of training without
-    // text.
-    const bool text = std::find(names.begin(), names.end(), "text") != names.end();
-    if (!text && find_field(fields, "text_bert") != nullptr) modality_field(fields, "text");
-  }
-  if (names.size() > kMaxModalities) {
-    throw input_error(place(fields) + "has more than " + std::to_string(kMaxModalities) +
-                      " modalities; name those to use");
-  }
-  std::sort(names.begin(), names.end(), modality_before);
-  names.erase(std::unique(names.begin(), names.end()), names.end());
-  return names;
-}
-
-}  // namespace
-
-std::vector<std::string> modality_names(const SplitFields& fields) {
-  std::vector<std::string> names;
-  for (const auto& [name, field] : fields.fields) {
-    if (is_known(name)) {
-      names.push_back(name);
-    } else if (!is_reserved(name) && field.array && field.array->dtype.numeric() &&
-               field.array->shape.size() == 3) {
-      names.push_back(name);
-    }
-  }
-  if (float_text_bert(fields) && find_field(fields, "text") == nullptr) names.push_back("text");
-  return names;
-}
-
-Sequences read_modality(const SplitFields& fields, const std::string& name) {
-  const Field& field = modality_field(fields, name);
-  const std::string what = place(fields) + printable(name);
+Sequences read_features(const SplitFields& fields, const std::string& key,
+                        const std::string& name) {
+  const Field* found = fields.find(key);
+  if (found == nullptr) throw input_error(fields.place() + "has no array '" + printable(key) + "'");
+  const Field& field = *found;
+  const std::string what = fields.place() + printable(key);
   const bool fits = field.array && field.array->dtype.numeric() &&
                     (field.array->shape.size() == 2 || field.array->shape.size() == 3);
   if (!fits) {
@@ -141,14 +127,22 @@ Sequences read_modality(const SplitFields& fields, const std::string& name) {
   CleanFloats floats = read_floats(array, what);
   sequences.values = std::move(floats.values);
   sequences.cleaned = floats.cleaned;
+  return sequences;
+}
+
+Sequences read_modality(const SplitFields& fields, const std::string& name,
+                        const LoadOptions& options) {
+  if (name == "text") return read_text(fields, options);
+  Sequences sequences = read_features(fields, name, name);
   sequences.lengths = read_lengths(fields, sequences);
   return sequences;
 }
 
 std::vector<float> read_labels(const SplitFields& fields, const std::string& key, int64_t count) {
-  const Field* field = find_field(fields, key);
-  const std::string what = place(fields) + printable(key);
-  if (field == nullptr) throw input_error(place(fields) + "has no labels '" + printable(key) + "'");
+  const Field* field = fields.find(key);
+  const std::string what = fields.place() + printable(key);
+  if (field == nullptr)
+    throw input_error(fields.place() + "has no labels '" + printable(key) + "'");
   const std::vector<double> numbers = field_numbers(*field, what);
   if (int64_t(numbers.size()) != count) {
     throw input_error(what + " has " + std::to_string(numbers.size()) +
@@ -171,15 +165,15 @@ std::vector<float> read_labels(const SplitFields& fields, const std::string& key
 }
 
 std::vector<std::string> read_ids(const SplitFields& fields, int64_t count) {
-  const Field* field = find_field(fields, "id");
+  const Field* field = fields.find("id");
   if (field == nullptr) {
     std::vector<std::string> ids;
     for (int64_t n = 0; n < count; ++n) ids.push_back(fields.split + "_" + std::to_string(n));
     return ids;
   }
-  std::vector<std::string> ids = field_texts(*field, place(fields) + "id", fields.file_bytes);
+  std::vector<std::string> ids = field_texts(*field, fields.place() + "id", fields.file_bytes);
   if (int64_t(ids.size()) != count) {
-    throw input_error(place(fields) + "id has " + std::to_string(ids.size()) +
+    throw input_error(fields.place() + "id has " + std::to_string(ids.size()) +
                       " entries, the features have " + std::to_string(count) + " samples");
   }
   return ids;
@@ -192,28 +186,38 @@ Split build_split(const SplitFields& fields, const LoadOptions& options,
   for (const std::string& name : wanted_modalities(fields, options)) {
     const auto replacement = replacements.find(name);
     const SplitFields& source = replacement == replacements.end() ? fields : replacement->second;
-    if (const Field* field = find_field(source, name); field != nullptr && field->array) {
+    for (const std::string& key : arrays_of(name, options)) {
+      const Field* field = source.find(key);
+      if (field == nullptr || !field->array) continue;
       check_total(source, kept[&source], field->array->count());
       kept[&source] += field->array->count();
     }
-    split.modalities.push_back(read_modality(source, name));
+    split.modalities.push_back(read_modality(source, name, options));
     const Sequences& first = split.modalities.front();
     const Sequences& last = split.modalities.back();
     if (last.count != first.count) {
-      throw input_error(place(source) + printable(name) + " has " + std::to_string(last.count) +
+      throw input_error(source.place() + printable(name) + " has " + std::to_string(last.count) +
                         " samples, " + printable(first.name) + " has " +
                         std::to_string(first.count));
     }
   }
   if (split.modalities.size() < 2) {
-    throw input_error(place(fields) + "at least 2 modalities are needed, " +
+    throw input_error(fields.place() + "at least 2 modalities are needed, " +
                       std::to_string(split.modalities.size()) + " found");
   }
-  const bool labelled = find_field(fields, options.labels_key) != nullptr;
+  const bool labelled = fields.find(options.labels_key) != nullptr;
   if (labelled || !options.allow_unlabelled) {
     split.labels = read_labels(fields, options.labels_key, split.count());
   }
   split.ids = read_ids(fields, split.count());
+  if (options.keep_text && fields.find("raw_text") != nullptr) {
+    split.raw_text = read_raw_text(fields);
+    if (int64_t(split.raw_text.size()) != split.count()) {
+      throw input_error(fields.place() + "raw_text has " + std::to_string(split.raw_text.size()) +
+                        " entries, the features have " + std::to_string(split.count()) +
+                        " samples");
+    }
+  }
   return split;
 }
 
@@ -228,6 +232,10 @@ void check_dataset(const Dataset& dataset, const std::string& file) {
       const Sequences& a = first.modalities[m];
       const Sequences& b = split.modalities[m];
       if (a.name != b.name) throw input_error(file + pair + " have different modalities");
+      if (a.width != b.width && (a.width == 0 || b.width == 0)) {
+        throw input_error(file + pair + ": " + printable(a.name) +
+                          " is token ids in one and features in the other");
+      }
       if (a.width != b.width) {
         throw input_error(file + pair + ": " + printable(a.name) + " is " +
                           std::to_string(a.width) + " and " + std::to_string(b.width) +

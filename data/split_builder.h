@@ -14,6 +14,8 @@
 
 namespace decalign {
 
+class WordPiece;
+
 /// How a data set is read. The defaults take everything the file has.
 struct LoadOptions {
   /// "regression_labels" or "classification_labels"; empty: the one that the file has, regression
@@ -26,6 +28,14 @@ struct LoadOptions {
   /// `feature_T/A/V` of a config.
   std::map<std::string, std::string> feature_files;
   bool allow_unlabelled = false;  ///< for prediction: a split without labels gets an empty `labels`
+  /// Text as token ids where they can be had: `text_bert` [N, 3, T], else `raw_text` through
+  /// `tokenizer`. Otherwise float text is read, and the text modality's `tokens` are empty.
+  bool token_ids = false;
+  const WordPiece* tokenizer = nullptr;  ///< outlives the reading
+  int64_t token_steps = 50;              ///< T >= 2 of tokenized `raw_text`
+  /// For converting: float text, token ids and raw text side by side, as far as the file has them.
+  /// A tokenizer then replaces the file's token ids by those of `raw_text`, which is needed.
+  bool keep_text = false;
 };
 
 /// One entry of a list or a text array: a number, text, or neither.
@@ -46,15 +56,27 @@ struct SplitFields {
   std::string split;       ///< "train", ...
   int64_t file_bytes = 0;  ///< bounds what may be allocated
   std::map<std::string, Field> fields;
+
+  const Field* find(const std::string& key) const;  ///< nullptr if it is absent
+  std::string place() const;                        ///< "FILE: split S: "
 };
 
 /// Modalities a split offers: text, audio, vision as [N, T, d] or [N, d]; any other key as [N, T,
 /// d] numbers unless its name is one of labels, lengths, ids, annotations or token ids.
-std::vector<std::string> modality_names(const SplitFields& fields);
+std::vector<std::string> modality_names(const SplitFields& fields, const LoadOptions& options = {});
 
-/// Reads one modality with its lengths. Throws input_error "FILE: split S: ..." for a missing key,
-/// a wrong shape, lengths outside [0, T], only token ids for text.
-Sequences read_modality(const SplitFields& fields, const std::string& name);
+/// Reads the array `key` as the features of modality `name`, without lengths. Throws input_error
+/// "FILE: split S: ..." for a missing key or a wrong shape.
+Sequences read_features(const SplitFields& fields, const std::string& key, const std::string& name);
+
+/// Reads `<name>_lengths` [N]; empty if the file has none. Throws input_error for lengths outside
+/// [0, T].
+std::vector<int32_t> read_lengths(const SplitFields& fields, const Sequences& sequences);
+
+/// Reads one modality with its lengths; text as the options ask (data/text_modality.h). Throws
+/// input_error as the above.
+Sequences read_modality(const SplitFields& fields, const std::string& name,
+                        const LoadOptions& options = {});
 
 /// Labels [N]: numbers or numeric text, [N] or [N, 1], finite; whole and not negative for
 /// classification_labels. `count` is the N they must have.

@@ -172,11 +172,13 @@ void merge_train_and_valid(Dataset& dataset) {
     }
     append_lengths(first, second);
     first.values.insert(first.values.end(), second.values.begin(), second.values.end());
+    first.tokens.insert(first.tokens.end(), second.tokens.begin(), second.tokens.end());
     first.count += second.count;
     first.cleaned += second.cleaned;
   }
   train.labels.insert(train.labels.end(), valid.labels.begin(), valid.labels.end());
   train.ids.insert(train.ids.end(), valid.ids.begin(), valid.ids.end());
+  train.raw_text.insert(train.raw_text.end(), valid.raw_text.begin(), valid.raw_text.end());
   valid = test;
 }
 

@@ -27,6 +27,7 @@ void metrics(const std::string& dataset, const std::string& path) {
 void convert(const std::string& in, const std::string& out) {
   LoadOptions options;
   options.labels_key = "";
+  options.keep_text = true;
   const Dataset data = in == "generated" ? generate_dataset() : load_dataset(in, options);
   save_dataset(out, data);
   for (const auto& [name, split] : data.splits)

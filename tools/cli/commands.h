@@ -11,6 +11,7 @@ void add_predict(CLI::App& app);
 void add_replay(CLI::App& app);
 void add_metrics(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_tokenize(CLI::App& app);
 void add_info(CLI::App& app);
 
 }  // namespace decalign

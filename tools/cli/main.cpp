@@ -1,4 +1,4 @@
-// decalign: train, test, predict, replay, metrics, convert, info.
+// decalign: train, test, predict, replay, metrics, convert, tokenize, info.
 #include <algorithm>
 #include <cctype>
 #include <csignal>
@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   decalign::add_replay(app);
   decalign::add_metrics(app);
   decalign::add_convert(app);
+  decalign::add_tokenize(app);
   decalign::add_info(app);
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
   const std::string first = argc > 1 ? argv[1] : "-";
