@@ -118,30 +118,56 @@ TEST_CASE("matmul: the network's layers", "[kernels][matmul]") {
   compare(32, 48, 40, 3, true, true, 0.5);
 }
 
-TEST_CASE("matmul: groups share weights and rows that overlap partly", "[kernels][matmul]") {
+TEST_CASE("matmul: wide weights", "[kernels][matmul]") {
+  compare(0, 384, 384, 1, false, false, 0);
+  compare(1, 384, 384, 2, false, false, 0);
+  compare(33, 512, 257, 2, false, false, 0);
+  compare(300, 400, 350, 2, true, false, 0);
+  compare(530, 129, 1030, 1, false, false, 0);
+  compare(100, 131072, 1, 1, false, false, 0);
+  compare(100, 1, 131072, 1, false, false, 0);
+  compare(100, 384, 384, 1, false, true, 0.1);
+}
+
+namespace {
+
+// Four groups with the same weight and gradients, two by two with the same rows of x or with rows
+// that overlap partly.
+void share(int64_t rows, int64_t k, int64_t n, int repeats) {
   MatmulShape s;
-  const int64_t rows = 2000;  // enough for a race to have a chance to show
-  s.x_rows = rows + 10, s.k = 9, s.n = 5, s.y_rows = 4 * rows, s.y_cols = 5;
-  const Values x = uniform(s.x_rows * 9, -1, 1), dy = uniform(4 * rows * 5, -1, 1, 2),
-               weight = uniform(45, -1, 1, 3);
-  for (int repeat = 0; repeat < 10; ++repeat)
+  s.x_rows = rows + 10, s.k = k, s.n = n, s.y_rows = 4 * rows, s.y_cols = n;
+  const Values x = uniform(s.x_rows * k, -1, 1), dy = uniform(4 * rows * n, -1, 1, 2),
+               weight = uniform(k * n, -1, 1, 3);
+  for (int repeat = 0; repeat < repeats; ++repeat)
     for (const Device& device : devices())
       device.run([&](const auto& be) {
-        Guarded dx(s.x_rows * 9, 0), dweight(45, 0), y(4 * rows * 5);
+        Guarded dx(s.x_rows * k, 0), dweight(k * n, 0), dbias(n, 0), y(4 * rows * n);
         std::vector<MatmulGroup> groups;
         for (int64_t g = 0; g < 4; ++g)
-          groups.push_back({g % 2 * 10, g * rows, rows, 0, weight, {}, dweight.span(), {}});
+          groups.push_back(
+              {g % 2 * 10, g * rows, rows, 0, weight, {}, dweight.span(), dbias.span()});
         const Reference want(s, groups, x, dy);
         Workspace scratch(matmul_scratch_bytes(be, s, groups));
         matmul_forward(be, s, groups, x, y.span(), scratch.span());
         matmul_backward(be, s, groups, x, {}, dy, dx.span(), scratch.span());
-        require_close(y.span(), want.y, 32);
-        require_close(dx.span(), want.dx, 64);
-        std::vector<double> sum(45);
-        for (const auto& part : want.dweight)
-          for (size_t i = 0; i < 45; ++i) sum[i] += part[i];
-        require_close(dweight.span(), sum, 2000);
+        require_close(y.span(), want.y, 32 + double(k));
+        require_close(dx.span(), want.dx, 64 + double(n));
+        std::vector<double> sum(size_t(k * n)), bias(static_cast<size_t>(n));
+        for (size_t g = 0; g < 4; ++g) {
+          for (size_t i = 0; i < sum.size(); ++i) sum[i] += want.dweight[g][i];
+          for (size_t i = 0; i < bias.size(); ++i) bias[i] += want.dbias[g][i];
+        }
+        require_close(dweight.span(), sum, double(rows));
+        require_close(dbias.span(), bias, double(rows));
+        REQUIRE((y.intact() && dx.intact() && dweight.intact() && dbias.intact()));
       });
+}
+
+}  // namespace
+
+TEST_CASE("matmul: groups share weights and rows that overlap partly", "[kernels][matmul]") {
+  share(2000, 9, 5, 10);  // enough for a race to have a chance to show
+  share(200, 256, 512, 3);
 }
 
 TEST_CASE("matmul: rejects what does not fit", "[kernels][matmul][errors]") {

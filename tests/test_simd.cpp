@@ -50,6 +50,15 @@ TEST_CASE("simd: partial vectors touch nothing else", "[kernels][simd]") {
   }
 }
 
+TEST_CASE("simd: transpose", "[kernels][simd]") {
+  vreal m[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i)
+    for (int64_t j = 0; j < kLanes; ++j) m[i][j] = real(100 * i + j);
+  transpose(m);
+  for (int64_t i = 0; i < kLanes; ++i)
+    for (int64_t j = 0; j < kLanes; ++j) REQUIRE(m[i][j] == real(100 * j + i));
+}
+
 TEST_CASE("philox: runs equal the definition", "[kernels][dropout]") {
   const RandomState state{0x123456789abcdefull, 0xfedcba987ull};
   for (double rate : {0.1, 0.5, 0.999}) {

@@ -13,6 +13,17 @@ constexpr int kTileRows = 14;  // 2 x 14 accumulators, 2 panel vectors, 1 broadc
 constexpr int kTileRows = 6;
 #endif
 
+// Blocks of the operand that is read by broadcasts, packed tile by tile: [depth, kTileStride] each,
+// so that a tile lies in the inner caches whatever the stride of its source.
+constexpr int64_t kTileStride = round_up(kTileRows, kLanes);
+constexpr int64_t kDepth = 1024 / int64_t(sizeof(real));  // of a packed tile
+constexpr int64_t kBlockTiles = 7;
+
+struct alignas(64) PackedBlock {
+  real data[kBlockTiles * kDepth * kTileStride];
+  real* tile(int64_t i) { return data + i * kDepth * kTileStride; }
+};
+
 struct Tile {
   int64_t k;
   const real* a;
@@ -24,6 +35,8 @@ struct Tile {
   int64_t ldc;
   int64_t last;  // columns of the last vector
   Store mode;
+  const real* next = nullptr;  // what to fetch meanwhile, next_step bytes per step of k
+  int64_t next_step = 0;
 };
 
 template <int MR, int NV>
@@ -62,7 +75,9 @@ void multiply_tile(const Tile& t) {
   const real* a = t.a;
   const real* b = t.b;
   const int64_t lda = t.lda;
-  for (int64_t l = 0; l < t.k; ++l, ++a, b += NV * kLanes) {
+  const char* next = reinterpret_cast<const char*>(t.next);
+  for (int64_t l = 0; l < t.k; ++l, ++a, b += NV * kLanes, next += t.next_step) {
+    __builtin_prefetch(next, 0, 2);
     vreal column[NV];
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) column[v] = load(b + v * kLanes);
@@ -114,6 +129,26 @@ constexpr std::array<TileKernel, kTileRows> kOuter[2][2] = {
     {outer_kernels<1, false>(Tiles{}), outer_kernels<1, true>(Tiles{})},
     {outer_kernels<2, false>(Tiles{}), outer_kernels<2, true>(Tiles{})}};
 
+// to [k, to_stride], columns 0 .. kLanes - 1 = the transpose of `rows` <= kLanes rows of from
+// (stride ld), scaled, columns beyond `rows` 0.
+void transpose_rows(const real* from, int64_t ld, int64_t rows, int64_t k, real scale, real* to,
+                    int64_t to_stride) {
+  for (int64_t l = 0; l < k; l += kLanes) {
+    const int64_t count = std::min(k - l, kLanes);
+    vreal m[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < int(kLanes); ++i)
+      m[i] = i < rows ? load_partial(from + i * ld + l, count) : vreal{};
+    transpose(m);
+    if (count == kLanes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < int(kLanes); ++i) store(to + (l + i) * to_stride, scale * m[i]);
+    } else {
+      for (int64_t i = 0; i < count; ++i) store(to + (l + i) * to_stride, scale * m[i]);
+    }
+  }
+}
+
 }  // namespace
 
 void pack(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed) {
@@ -131,11 +166,9 @@ void pack(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed) {
 void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed, real scale) {
   for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
     const int64_t columns = std::min(n - j0, 2 * kLanes), width = round_up(columns, kLanes);
-    real* panel = packed + j0 * k;
-    for (int64_t l = 0; l < k; ++l)
-      for (int64_t j = 0; j < width; j += kLanes)
-        store(panel + l * width + j,
-              scale * load_strided(w + (j0 + j) * ldw + l, ldw, std::min(columns - j, kLanes)));
+    for (int64_t j = 0; j < width; j += kLanes)
+      transpose_rows(w + (j0 + j) * ldw, ldw, std::min(columns - j, kLanes), k, scale,
+                     packed + j0 * k + j, width);
   }
 }
 
@@ -145,12 +178,59 @@ void multiply(int64_t rows, int64_t k, int64_t n, const real* a, int64_t lda, co
   for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
     const int64_t columns = std::min(n - j0, 2 * kLanes);
     const int vectors = columns > kLanes ? 2 : 1;
+    // Every tile fetches its part of the next panel, which may lie far out.
+    const int64_t next = std::min(n - j0 - columns, 2 * kLanes) * k;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t r = piece_begin(rows, tiles, i), height = piece_begin(rows, tiles, i + 1) - r;
-      kMultiply[vectors - 1][size_t(height - 1)]({k, a + r * lda, lda, packed + j0 * k, 0,
-                                                  bias ? bias + j0 : nullptr, c + r * ldc + j0, ldc,
-                                                  columns - (vectors - 1) * kLanes, mode});
+      kMultiply[vectors - 1][size_t(height - 1)](
+          {k, a + r * lda, lda, packed + j0 * k, 0, bias ? bias + j0 : nullptr, c + r * ldc + j0,
+           ldc, columns - (vectors - 1) * kLanes, mode,
+           packed + j0 * k + (next > 0 ? 2 * kLanes * k + piece_begin(next, tiles, i) : 0),
+           next * int64_t(sizeof(real)) / std::max<int64_t>(k * tiles, 1)});
     }
+  }
+}
+
+namespace {
+
+// As add_outer, with packed operands, for m of up to kBlockTiles tiles.
+void add_outer_block(int64_t rows, int64_t m, int64_t n, const real* a, int64_t lda, const real* b,
+                     int64_t ldb, real* c, int64_t ldc) {
+  PackedBlock block;
+  alignas(64) real panel[kDepth * 2 * kLanes];
+  const int64_t tiles = piece_count(m, kTileRows), chunks = piece_count(rows, kDepth);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const int64_t r0 = piece_begin(rows, chunks, chunk),
+                  count = piece_begin(rows, chunks, chunk + 1) - r0;
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int64_t top = piece_begin(m, tiles, i), height = piece_begin(m, tiles, i + 1) - top;
+      for (int64_t r = 0; r < count; ++r)
+        for (int64_t s = 0; s < height; s += kLanes)
+          store(block.tile(i) + r * kTileStride + s,
+                load_partial(a + (r0 + r) * lda + top + s, std::min(height - s, kLanes)));
+    }
+    for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
+      const int64_t columns = std::min(n - j0, 2 * kLanes);
+      const int vectors = columns > kLanes ? 2 : 1;
+      pack(b + r0 * ldb + j0, ldb, count, columns, panel);
+      for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t top = piece_begin(m, tiles, i), height = piece_begin(m, tiles, i + 1) - top;
+        kOuter[vectors - 1][1][size_t(height - 1)](
+            {count, block.tile(i), kTileStride, panel, vectors * kLanes, nullptr,
+             c + top * ldc + j0, ldc, columns - (vectors - 1) * kLanes, Store::add});
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void add_outer_wide(int64_t rows, int64_t m, int64_t n, const real* a, int64_t lda, const real* b,
+                    int64_t ldb, real* c, int64_t ldc) {
+  const int64_t blocks = piece_count(m, kBlockTiles * kTileRows);
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t top = piece_begin(m, blocks, i), height = piece_begin(m, blocks, i + 1) - top;
+    add_outer_block(rows, height, n, a + top, lda, b, ldb, c + top * ldc, ldc);
   }
 }
 

@@ -26,6 +26,11 @@ void multiply(int64_t rows, int64_t k, int64_t n, const real* a, int64_t lda, co
 void add_outer(int64_t rows, int64_t m, int64_t n, const real* a, int64_t lda, const real* b,
                int64_t ldb, real* c, int64_t ldc);
 
+/// The same for large m and n: blocks of both operands are packed, so that their strides do not
+/// matter, but for few rows that costs more than it saves.
+void add_outer_wide(int64_t rows, int64_t m, int64_t n, const real* a, int64_t lda, const real* b,
+                    int64_t ldb, real* c, int64_t ldc);
+
 /// c [n] += the column sums of a [rows, n].
 void add_columns(int64_t rows, int64_t n, const real* a, int64_t lda, real* c);
 

@@ -16,6 +16,11 @@ constexpr int64_t kStrip = 384;     // rows per partial weight gradient, about
 constexpr int64_t kMaxStrips = 16;  // partial weight gradients per group
 constexpr int64_t kCombine = 1024;  // elements of a weight gradient per combining task
 
+// A weight of this many elements is wide: tasks take blocks of columns, too, and add to blocks of
+// its gradient themselves, where partial gradients would cost memory and time.
+constexpr int64_t kWide = int64_t(1) << 17;
+constexpr int64_t kColumns = 192;  // a block of columns; whole panels for every vector length
+
 using Groups = std::span<const MatmulGroup>;
 
 bool ranges_overlap(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
@@ -80,6 +85,9 @@ bool row_ranges_separate(Groups groups) {
   return true;
 }
 
+bool wide(const MatmulShape& s) { return !s.relu && s.n * s.k >= kWide; }
+int64_t column_blocks(int64_t n) { return piece_count(n, kColumns); }
+
 int64_t strips(int64_t rows) { return std::clamp<int64_t>(rows / kStrip, rows > 0, kMaxStrips); }
 
 // f(leader, piece, pieces) for every leading group and every piece of its rows, in parallel.
@@ -95,6 +103,36 @@ void for_pieces(const Cpu& be, Groups groups, Pieces pieces, F f) {
       if (task < count) return f(g, task, count);
       task -= count;
     }
+  });
+}
+
+// Rows `row` .. of a group's rows and columns `column` .. of its result.
+struct Block {
+  int64_t row, rows, column, columns;
+};
+
+// f(leader, block) for every leading group and every block of its rows times `columns` columns (0:
+// not cut), in parallel.
+template <class F>
+void for_blocks(const Cpu& be, Groups groups, int64_t columns, F f) {
+  const int64_t across = std::max<int64_t>(column_blocks(columns), 1);
+  const auto pieces = [&](int64_t rows) { return piece_count(rows, kBlock) * across; };
+  for_pieces(be, groups, pieces, [&](size_t leader, int64_t piece, int64_t count) {
+    const int64_t total = groups[leader].rows, down = count / across;
+    const int64_t row = piece_begin(total, down, piece / across),
+                  column = piece % across * kColumns;
+    f(leader, Block{row, piece_begin(total, down, piece / across + 1) - row, column,
+                    std::min(columns - column, kColumns)});
+  });
+}
+
+// f(i, first, columns) for i < n and every block of columns, in parallel.
+template <class F>
+void for_column_blocks(const Cpu& be, int64_t n, int64_t columns, F f) {
+  const int64_t across = column_blocks(columns);
+  parallel_for(be, n * across, [&](int64_t task) {
+    const int64_t first = task % across * kColumns;
+    f(task / across, first, std::min(columns - first, kColumns));
   });
 }
 
@@ -122,8 +160,9 @@ size_t matmul_scratch_bytes(const Cpu&, const MatmulShape& s, Groups groups) {
   const size_t forward = scratch_size(packed_size(s.k, s.n)) * groups.size();
   size_t backward = scratch_size(packed_size(s.n, s.k)) * groups.size();
   for (const MatmulGroup& g : groups)
-    backward += size_t(strips(g.rows)) * (scratch_size(s.n * s.k) + scratch_size(s.n) +
-                                          (s.relu ? scratch_size(kBlock * s.n) : 0));
+    if (!wide(s))
+      backward += size_t(strips(g.rows)) * (scratch_size(s.n * s.k) + scratch_size(s.n) +
+                                            (s.relu ? scratch_size(kBlock * s.n) : 0));
   return std::max(forward, backward);
 }
 
@@ -135,20 +174,20 @@ void matmul_forward(const Cpu& be, const MatmulShape& s, Groups groups, In x, Ou
   expect(scratch.size() >= matmul_scratch_bytes(be, s, groups), "matmul: scratch too small");
   const int64_t stride = int64_t(scratch_size(packed_size(s.k, s.n)) / sizeof(real));
   real* packed = carve(scratch, 0);
-  parallel_for(be, std::ssize(groups), [&](int64_t g) {
-    pack_transposed(groups[size_t(g)].weight.data(), s.k, s.k, s.n, packed + g * stride);
+  for_column_blocks(be, std::ssize(groups), s.n, [&](int64_t g, int64_t j, int64_t columns) {
+    pack_transposed(groups[size_t(g)].weight.data() + j * s.k, s.k, s.k, columns,
+                    packed + g * stride + j * s.k);
   });
   const KeepStream keep(s.dropout);
-  const auto pieces = [](int64_t rows) { return piece_count(rows, kBlock); };
-  for_pieces(be, groups, pieces, [&](size_t leader, int64_t piece, int64_t count) {
-    const int64_t total = groups[leader].rows, begin = piece_begin(total, count, piece),
-                  rows = piece_begin(total, count, piece + 1) - begin;
+  for_blocks(be, groups, wide(s) ? s.n : 0, [&](size_t leader, const Block& b) {
+    const int64_t begin = b.row, rows = b.rows, columns = wide(s) ? b.columns : s.n;
     for (size_t i = leader; i < groups.size(); ++i) {
       const MatmulGroup& g = groups[i];
       if (!same_rows(g, groups[leader])) continue;
-      multiply(rows, s.k, s.n, x.data() + (g.x_row + begin) * s.k, s.k,
-               packed + int64_t(i) * stride, g.bias.data(),
-               y.data() + (g.y_row + begin) * s.y_cols + g.y_col, s.y_cols,
+      multiply(rows, s.k, columns, x.data() + (g.x_row + begin) * s.k, s.k,
+               packed + int64_t(i) * stride + b.column * s.k,
+               g.bias.empty() ? nullptr : g.bias.data() + b.column,
+               y.data() + (g.y_row + begin) * s.y_cols + g.y_col + b.column, s.y_cols,
                s.relu ? Store::relu : Store::overwrite);
       if (keep.threshold > 0) drop_block(keep, s, rows, g.y_row + begin, g.y_col, y);
     }
@@ -247,6 +286,68 @@ struct Backward {
       }
     }
   }
+
+  // dx of a block of rows and of k.
+  void data_gradient(size_t leader, const Block& b, bool alone) const {
+    for (size_t i = leader; i < (alone ? leader + 1 : groups.size()); ++i) {
+      const MatmulGroup& g = groups[i];
+      if (!same_rows(g, groups[leader])) continue;
+      multiply(b.rows, s.n, b.columns, dy.data() + (g.y_row + b.row) * s.y_cols + g.y_col, s.y_cols,
+               packed + int64_t(i) * packed_stride + b.column * s.n, nullptr,
+               dx.data() + (g.x_row + b.row) * s.k + b.column, s.k, Store::add);
+    }
+  }
+
+  // All rows' part in a block of a weight gradient, from every group that shares it.
+  void weight_gradient(size_t first, const Block& b) const {
+    for (size_t i = first; i < groups.size(); ++i) {
+      const MatmulGroup& g = groups[i];
+      if (g.dweight.data() != groups[first].dweight.data() || g.dweight.empty()) continue;
+      add_outer_wide(g.rows, b.rows, b.columns, dy.data() + g.y_row * s.y_cols + g.y_col + b.row,
+                     s.y_cols, x.data() + g.x_row * s.k + b.column, s.k,
+                     g.dweight.data() + b.row * s.k + b.column, s.k);
+    }
+  }
+
+  void bias_gradient(size_t first, int64_t column, int64_t columns) const {
+    for (size_t i = first; i < groups.size(); ++i) {
+      const MatmulGroup& g = groups[i];
+      if (g.dbias.data() != groups[first].dbias.data() || g.dbias.empty()) continue;
+      add_columns(g.rows, columns, dy.data() + g.y_row * s.y_cols + g.y_col + column, s.y_cols,
+                  g.dbias.data() + column);
+    }
+  }
+
+  // Every gradient of a wide weight, in tasks that write what no other writes.
+  void run_wide(const Cpu& be) const {
+    if (!dx.empty() && row_ranges_separate(groups)) {
+      for_blocks(be, groups, s.k,
+                 [&](size_t leader, const Block& b) { data_gradient(leader, b, false); });
+    } else if (!dx.empty()) {
+      for (size_t g = 0; g < groups.size(); ++g)
+        for_blocks(be, groups.subspan(g, 1), s.k,
+                   [&](size_t, const Block& b) { data_gradient(g, b, true); });
+    }
+    const int64_t down = piece_count(s.n, kBlock), across = column_blocks(s.k);
+    const int64_t pieces = down * across;
+    // The first group with this gradient, if any, takes care of the others.
+    const auto first = [&](size_t g, auto gradient) {
+      const auto data = gradient(groups[g]);
+      if (data.empty()) return false;
+      for (size_t h = 0; h < g; ++h)
+        if (gradient(groups[h]).data() == data.data()) return false;
+      return true;
+    };
+    parallel_for(be, std::ssize(groups) * pieces, [&](int64_t task) {
+      const size_t g = size_t(task / pieces);
+      const int64_t i = task % pieces / across, j = task % across * kColumns;
+      const int64_t row = piece_begin(s.n, down, i), rows = piece_begin(s.n, down, i + 1) - row;
+      if (first(g, [](const MatmulGroup& m) { return m.dweight; }))
+        weight_gradient(g, {row, rows, j, std::min(s.k - j, kColumns)});
+      if (j == 0 && first(g, [](const MatmulGroup& m) { return m.dbias; }))
+        bias_gradient(g, row, rows);
+    });
+  }
 };
 
 }  // namespace
@@ -261,9 +362,11 @@ void matmul_backward(const Cpu& be, const MatmulShape& s, Groups groups, In x, I
   expect(scratch.size() >= matmul_scratch_bytes(be, s, groups), "matmul: scratch too small");
   const Backward call(s, groups, x, y, dy, dx, scratch);
   if (!dx.empty())
-    parallel_for(be, std::ssize(groups), [&](int64_t g) {
-      pack(groups[size_t(g)].weight.data(), s.k, s.n, s.k, call.packed + g * call.packed_stride);
+    for_column_blocks(be, std::ssize(groups), s.k, [&](int64_t g, int64_t j, int64_t columns) {
+      pack(groups[size_t(g)].weight.data() + j, s.k, s.n, columns,
+           call.packed + g * call.packed_stride + j * s.n);
     });
+  if (wide(s)) return call.run_wide(be);
   if (row_ranges_separate(groups)) {
     for_pieces(be, groups, strips, [&](size_t leader, int64_t strip, int64_t count) {
       call.run_strip(leader, strip, count, false);
