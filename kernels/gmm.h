@@ -33,9 +33,9 @@ struct GmmShape {
 ///   then one more E-step gives the posteriors; marginals_k = mean_n gamma_nk / max(its sum, 1e-8).
 ///
 ///   x [M, B, d];  weights [M, K];  means, variances [M, K, d];  posteriors [M, B, K];
-///   marginals [M, K];  history [M, iterations, K (1 + 2 d)]: the parameters that each step started
-///   from (weights, means, variances);  choice [M, K]: row of each component's start. The last two
-///   are kept for the backward pass.
+///   marginals [M, K];  choice [M, K]: row of each component's start, kept for the backward pass.
+///
+/// EM runs in double in every build: it amplifies rounding errors from step to step.
 ///
 /// max(a, b) passes the gradient to a where a > b. round(linspace) is computed in float whatever
 /// the build, step = (B - 1) / (K - 1), k < K / 2: k step, else (B - 1) - (K - 1 - k) step, as
@@ -43,18 +43,16 @@ struct GmmShape {
 /// rows and zeros are all finite. Throws std::invalid_argument for B < 1, K < 1 or a span that does
 /// not fit.
 void gmm_forward(const Cpu&, const GmmShape&, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, Out history, std::span<int32_t> choice, Scratch);
+                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch);
 void gmm_forward(const Cuda&, const GmmShape&, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, Out history, std::span<int32_t> choice, Scratch);
+                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch);
 
 /// dx += the gradient through every step, the last E-step and the start (the chosen rows and the
 /// batch variance; the choice itself is constant). Each d... has its output's shape or is empty: 0.
-/// Posteriors are recomputed from `history`.
-void gmm_backward(const Cpu&, const GmmShape&, In x, In weights, In means, In variances,
-                  In posteriors, In history, std::span<const int32_t> choice, In dweights,
+/// The steps are computed again from x.
+void gmm_backward(const Cpu&, const GmmShape&, In x, std::span<const int32_t> choice, In dweights,
                   In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx, Scratch);
-void gmm_backward(const Cuda&, const GmmShape&, In x, In weights, In means, In variances,
-                  In posteriors, In history, std::span<const int32_t> choice, In dweights,
+void gmm_backward(const Cuda&, const GmmShape&, In x, std::span<const int32_t> choice, In dweights,
                   In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx, Scratch);
 
 /// Work space that either direction needs, in bytes.

@@ -26,8 +26,29 @@ void check(const GaussianCostShape& s, In means, In variances, In cost) {
          "gaussian_cost: cost must be [pairs, K, K]");
 }
 
-real factor(const GaussianCostShape& s) {
-  return s.reduction == Reduction::sum || s.width == 0 ? real(1) : real(1 / double(s.width));
+double factor(const GaussianCostShape& s) {
+  return s.reduction == Reduction::sum || s.width == 0 ? 1 : 1 / double(s.width);
+}
+
+// Calls f(one, other, at) for the prototypes of different modalities, numbered through, whose cost
+// is cost[at]: every pair from its first side or, with `both`, from each. One task has all pairs of
+// one prototype.
+template <class F>
+void for_pairs(const Cpu& be, const GaussianCostShape& s, bool both, F&& f) {
+  const int64_t k = s.components, all = s.modalities * k;
+  const int64_t grain = std::max<int64_t>(1, (1 << 16) / (all * s.width + 1));
+  parallel_ranges(be, all, grain, [&](int64_t first, int64_t last) {
+    for (int64_t one = first; one < last; ++one) {
+      const int64_t i = one / k, a = one % k;
+      for (int64_t other = both ? 0 : (i + 1) * k; other < all; ++other) {
+        const int64_t j = other / k, b = other % k;
+        if (i == j) continue;
+        f(one, other,
+          size_t(i < j ? (pair_index(s, i, j) * k + a) * k + b
+                       : (pair_index(s, j, i) * k + b) * k + a));
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -35,28 +56,19 @@ real factor(const GaussianCostShape& s) {
 void gaussian_cost_forward(const Cpu& be, const GaussianCostShape& s, In means, In variances,
                            Out cost) {
   check(s, means, variances, cost);
-  const int64_t k = s.components, d = s.width;
-  const real scale = factor(s);
-  // One task computes row (i, a) of every pair of modality i.
-  parallel_ranges(
-      be, s.modalities * k, std::max<int64_t>(1, (1 << 16) / (s.modalities * k * d + 1)),
-      [&](int64_t first, int64_t last) {
-        for (int64_t row = first; row < last; ++row) {
-          const int64_t i = row / k, a = row % k;
-          const real *mu = means.data() + row * d, *v = variances.data() + row * d;
-          for (int64_t other = (i + 1) * k; other < s.modalities * k; ++other) {
-            const int64_t j = other / k, b = other % k;
-            const real *mu2 = means.data() + other * d, *v2 = variances.data() + other * d;
-            real sum = 0;
+  const int64_t d = s.width;
+  const double scale = factor(s);
+  for_pairs(be, s, false, [&](int64_t one, int64_t other, size_t at) {
+    const real *mu = means.data() + one * d, *mu2 = means.data() + other * d;
+    const real *v = variances.data() + one * d, *v2 = variances.data() + other * d;
+    double sum = 0;
 #pragma omp simd reduction(+ : sum)
-            for (int64_t t = 0; t < d; ++t) {
-              const real e = mu[t] - mu2[t];
-              sum += e * e + (v[t] + v2[t] - 2 * std::sqrt(v[t] * v2[t] + real(kEps)));
-            }
-            cost[size_t((pair_index(s, i, j) * k + a) * k + b)] = scale * sum;
-          }
-        }
-      });
+    for (int64_t t = 0; t < d; ++t) {
+      const double e = double(mu[t]) - double(mu2[t]), p = double(v[t]), q = double(v2[t]);
+      sum += e * e + (p + q - 2 * std::sqrt(p * q + kEps));
+    }
+    cost[at] = real(scale * sum);
+  });
 }
 
 void gaussian_cost_backward(const Cpu& be, const GaussianCostShape& s, In means, In variances,
@@ -66,36 +78,27 @@ void gaussian_cost_backward(const Cpu& be, const GaussianCostShape& s, In means,
          "gaussian_cost: dmeans must have the size of means");
   expect(dvariances.empty() || dvariances.size() == variances.size(),
          "gaussian_cost: dvariances must have the size of variances");
-  const int64_t k = s.components, d = s.width;
-  const real scale = factor(s);
-  // One task owns the gradient of one prototype: each pair is visited from both of its sides.
-  parallel_ranges(
-      be, s.modalities * k, std::max<int64_t>(1, (1 << 16) / (s.modalities * k * d + 1)),
-      [&](int64_t first, int64_t last) {
-        for (int64_t row = first; row < last; ++row) {
-          const int64_t i = row / k, a = row % k;
-          const real *mu = means.data() + row * d, *v = variances.data() + row * d;
-          for (int64_t other = 0; other < s.modalities * k; ++other) {
-            const int64_t j = other / k, b = other % k;
-            if (i == j) continue;
-            const int64_t at = i < j ? (pair_index(s, i, j) * k + a) * k + b
-                                     : (pair_index(s, j, i) * k + b) * k + a;
-            const real g = scale * dcost[size_t(at)];
-            const real *mu2 = means.data() + other * d, *v2 = variances.data() + other * d;
-            if (!dmeans.empty()) {
-              real* out = dmeans.data() + row * d;
+  const int64_t d = s.width;
+  const double scale = factor(s);
+  for_pairs(be, s, true, [&](int64_t one, int64_t other, size_t at) {
+    const double g = scale * double(dcost[at]);
+    const real *mu = means.data() + one * d, *mu2 = means.data() + other * d;
+    const real *v = variances.data() + one * d, *v2 = variances.data() + other * d;
+    if (!dmeans.empty()) {
+      real* out = dmeans.data() + one * d;
 #pragma omp simd
-              for (int64_t t = 0; t < d; ++t) out[t] += 2 * g * (mu[t] - mu2[t]);
-            }
-            if (!dvariances.empty()) {
-              real* out = dvariances.data() + row * d;
+      for (int64_t t = 0; t < d; ++t)
+        out[t] = real(double(out[t]) + 2 * g * (double(mu[t]) - double(mu2[t])));
+    }
+    if (!dvariances.empty()) {
+      real* out = dvariances.data() + one * d;
 #pragma omp simd
-              for (int64_t t = 0; t < d; ++t)
-                out[t] += g * (1 - v2[t] / std::sqrt(v[t] * v2[t] + real(kEps)));
-            }
-          }
-        }
-      });
+      for (int64_t t = 0; t < d; ++t) {
+        const double q = double(v2[t]);
+        out[t] = real(double(out[t]) + g * (1 - q / std::sqrt(double(v[t]) * q + kEps)));
+      }
+    }
+  });
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

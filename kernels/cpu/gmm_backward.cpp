@@ -8,140 +8,143 @@ namespace {
 using namespace mixture;
 
 // d of the E-step: dgamma [B, K] becomes the logits' gradient; dp = the parameters' gradient (not
-// added), dx accumulates. The scratch holds the precisions of p.
-void expectation_backward(const Problem& q, Parameters<const real> p, const real* gamma,
-                          real* dgamma, Parameters<real> dp, real* dx) {
+// added), dx accumulates.
+void expectation_backward(const Problem& q, const Parameters& p, const double* gamma,
+                          const Parameters& dp) {
   const int64_t K = q.components, d = q.width;
+  set_precisions(q, p);
   for (int64_t n = 0; n < q.batch; ++n) {
-    const real* g = gamma + n * K;
-    real *row = dgamma + n * K, sum = 0;
+    const double* g = gamma + n * K;
+    double *row = q.dgamma + n * K, sum = 0;
     for (int64_t k = 0; k < K; ++k) sum += g[k] * row[k];
     for (int64_t k = 0; k < K; ++k) row[k] = g[k] * (row[k] - sum);
   }
   for (int64_t k = 0; k < K; ++k) {
-    const real *mu = p.means + k * d, *w = q.precision + k * d;
-    real *dmu = dp.means + k * d, *dv = dp.variances + k * d, total = 0;
-    std::fill(dmu, dmu + d, real(0));
-    std::fill(dv, dv + d, real(0));
+    const double *mu = p.means + k * d, *w = q.precision + k * d;
+    double *dmu = dp.means + k * d, *dv = dp.variances + k * d, total = 0;
+    std::fill(dmu, dmu + d, 0.0);
+    std::fill(dv, dv + d, 0.0);
     for (int64_t n = 0; n < q.batch; ++n) {
-      const real l = dgamma[n * K + k], *x = q.x + n * d;
-      real* out = dx + n * d;
+      const double l = q.dgamma[n * K + k], *x = q.x + n * d;
+      double* out = q.dx + n * d;
       total += l;
 #pragma omp simd
       for (int64_t j = 0; j < d; ++j) {
-        const real e = (x[j] - mu[j]) * w[j];
+        const double e = (x[j] - mu[j]) * w[j];
         dmu[j] += l * e;
         dv[j] += l * (e * e - w[j]);
         out[j] -= l * e;
       }
     }
 #pragma omp simd
-    for (int64_t j = 0; j < d; ++j) dv[j] *= real(0.5);
-    dp.weights[k] = double(p.weights[k]) >= kWeightFloor ? total / p.weights[k] : real(0);
+    for (int64_t j = 0; j < d; ++j) dv[j] *= 0.5;
+    dp.weights[k] = p.weights[k] >= kWeightFloor ? total / p.weights[k] : 0;
   }
 }
 
 // d of the M-step that made p from gamma: dgamma [B, K] is overwritten, dx accumulates.
-void maximisation_backward(const Problem& q, Parameters<const real> p, Parameters<real> dp,
-                           double floor, const real* gamma, real* dgamma, real* dx) {
+void maximisation_backward(const Problem& q, const Parameters& p, const Parameters& dp,
+                           const double* gamma) {
   const int64_t K = q.components, d = q.width;
   for (int64_t k = 0; k < K; ++k) {
-    const real raw = count(q, gamma, k), n_k = std::max(raw, real(kCountFloor));
-    const bool kept = raw >= real(kCountFloor);
-    const real *mu = p.means + k * d, *v = p.variances + k * d;
-    real *dmu = dp.means + k * d, *dv = dp.variances + k * d, constant = 0;
+    const double raw = count(q, gamma, k), n_k = std::max(raw, kCountFloor);
+    const bool kept = raw >= kCountFloor;
+    const double *mu = p.means + k * d, *v = p.variances + k * d;
+    double *dmu = dp.means + k * d, *dv = dp.variances + k * d, constant = 0;
     for (int64_t j = 0; j < d; ++j) {
-      if (!(v[j] > real(floor))) dv[j] = 0;
+      if (!(v[j] > q.floor)) dv[j] = 0;
       // Kept: N_k is the sum of gamma and moves the moments; floored: it is a constant.
       constant += kept ? -dv[j] * v[j] : (dmu[j] - dv[j] * mu[j]) * mu[j];
     }
-    if (kept) constant += n_k * dp.weights[k] / real(q.batch);
-    const real inverse = 1 / n_k;
+    if (kept) constant += n_k * dp.weights[k] / double(q.batch);
+    const double inverse = 1 / n_k;
     for (int64_t n = 0; n < q.batch; ++n) {
-      const real g = gamma[n * K + k] * inverse, *x = q.x + n * d;
-      real *out = dx + n * d, sum = 0;
+      const double g = gamma[n * K + k] * inverse, *x = q.x + n * d;
+      double *out = q.dx + n * d, sum = 0;
 #pragma omp simd reduction(+ : sum)
       for (int64_t j = 0; j < d; ++j) {
-        const real e = x[j] - mu[j];
+        const double e = x[j] - mu[j];
         sum += e * (dmu[j] + dv[j] * e);
         out[j] += g * (dmu[j] + 2 * dv[j] * e);
       }
-      dgamma[n * K + k] = inverse * (sum + constant);
+      q.dgamma[n * K + k] = inverse * (sum + constant);
     }
+  }
+}
+
+// The start: the chosen rows, and the batch variance where the floor leaves it.
+void start_backward(const Problem& q, const int32_t* choice, const Parameters& dp) {
+  const int64_t n = q.batch, K = q.components, d = q.width;
+  for (int64_t k = 0; k < K; ++k)
+    for (int64_t j = 0; j < d; ++j) q.dx[choice[k] * d + j] += dp.means[k * d + j];
+  for (int64_t j = 0; j < d; ++j) {
+    double mean, variance, dv = 0;
+    column_moments(q, j, mean, variance);
+    if (variance < q.floor) continue;
+    for (int64_t k = 0; k < K; ++k) dv += dp.variances[k * d + j];
+    for (int64_t i = 0; i < n; ++i) q.dx[i * d + j] += 2 * dv / double(n) * (q.x[i * d + j] - mean);
+  }
+}
+
+double given(In g, int64_t i) { return g.empty() ? 0 : double(g[size_t(i)]); }
+
+// The gradient of the last posteriors, also through marginals = p / max(sum p, floor), p = mean of
+// the posteriors.
+void outputs_backward(const Problem& q, int64_t m, In dposteriors, In dmarginals) {
+  const int64_t n = q.batch, K = q.components;
+  const double* gamma = q.gamma(q.iterations);
+  double mass = 0, along = 0;
+  for (int64_t k = 0; k < K; ++k) {
+    const double p = count(q, gamma, k) / double(n);
+    mass += p;
+    along += p * given(dmarginals, m * K + k);
+  }
+  along = mass >= kMassFloor ? along / mass : 0;
+  for (int64_t k = 0; k < K; ++k) {
+    const double dp =
+        (given(dmarginals, m * K + k) - along) / std::max(mass, kMassFloor) / double(n);
+    for (int64_t i = 0; i < n; ++i)
+      q.dgamma[i * K + k] = given(dposteriors, (m * n + i) * K + k) + dp;
   }
 }
 
 }  // namespace
 
-void gmm_backward(const Cpu& be, const GmmShape& s, In x, In weights, In means, In variances,
-                  In posteriors, In history, std::span<const int32_t> choice, In dweights,
-                  In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx,
+void gmm_backward(const Cpu& be, const GmmShape& s, In x, std::span<const int32_t> choice,
+                  In dweights, In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx,
                   Scratch scratch) {
-  check(s, x, weights, means, variances, posteriors, history, choice, gmm_scratch_bytes(be, s),
-        scratch);
-  expect(dweights.empty() || dweights.size() == weights.size(), "gmm: dweights must be [M, K]");
-  expect(dmeans.empty() || dmeans.size() == means.size(), "gmm: dmeans must be [M, K, d]");
-  expect(dvariances.empty() || dvariances.size() == variances.size(),
-         "gmm: dvariances must be [M, K, d]");
-  expect(dposteriors.empty() || dposteriors.size() == posteriors.size(),
-         "gmm: dposteriors must be [M, B, K]");
-  expect(dmarginals.empty() || dmarginals.size() == weights.size(),
-         "gmm: dmarginals must be [M, K]");
+  const int64_t M = s.modalities, n = s.batch, K = s.options.components, d = s.width;
+  expect_gmm(s, x, choice);
+  const auto fits = [](In g, int64_t size) { return g.empty() || std::ssize(g) == size; };
+  expect(fits(dweights, M * K), "gmm: dweights must be [M, K]");
+  expect(fits(dmeans, M * K * d), "gmm: dmeans must be [M, K, d]");
+  expect(fits(dvariances, M * K * d), "gmm: dvariances must be [M, K, d]");
+  expect(fits(dposteriors, M * n * K), "gmm: dposteriors must be [M, B, K]");
+  expect(fits(dmarginals, M * K), "gmm: dmarginals must be [M, K]");
   expect(dx.empty() || dx.size() == x.size(), "gmm: dx must have the size of x");
+  const size_t needed = gmm_scratch_bytes(be, s);
+  expect(scratch.size() >= needed, "gmm: scratch too small");
   if (dx.empty()) return;
-  const int64_t n = s.batch, K = s.options.components, d = s.width, steps = s.options.iterations;
-  parallel_for(be, s.modalities, [&](int64_t m) {
-    Scratch mine = scratch.subspan(size_t(m) * (gmm_scratch_bytes(be, s) / size_t(s.modalities)));
-    carve<double>(mine, n);
-    real* work = carve<real>(mine, real_scratch(s));
-    const Problem q{n, K, d, x.data() + m * n * d, work, work + K * d};
-    real *gamma = work + K * d + K, *dgamma = gamma + n * K, *dp_memory = dgamma + n * K;
-    const Parameters<real> dp{dp_memory, dp_memory + K, dp_memory + K + K * d};
-    real* out = dx.data() + m * n * d;
-    const auto at = [&](int64_t step) {
-      return step < steps ? step_parameters(s, history.data(), m, step)
-                          : final_parameters(s, m, weights.data(), means.data(), variances.data());
-    };
-    const auto given = [](In g, int64_t i) { return g.empty() ? real(0) : g[size_t(i)]; };
-
-    // Posteriors and marginals = p / max(sum p, floor), p = mean of the posteriors.
-    const real* last = posteriors.data() + m * n * K;
-    double mass = 0, along = 0;
-    for (int64_t k = 0; k < K; ++k) {
-      const double p = double(count(q, last, k)) / double(n);
-      mass += p;
-      along += p * double(given(dmarginals, m * K + k));
-    }
-    along = mass >= kMassFloor ? along / mass : 0;
-    for (int64_t k = 0; k < K; ++k) {
-      const double dp_k =
-          (double(given(dmarginals, m * K + k)) - along) / std::max(mass, kMassFloor) / double(n);
-      for (int64_t i = 0; i < n; ++i)
-        dgamma[i * K + k] = given(dposteriors, (m * n + i) * K + k) + real(dp_k);
-    }
-    expectation(q, at(steps), gamma);
-    expectation_backward(q, at(steps), gamma, dgamma, dp, out);
+  parallel_for(be, M, [&](int64_t m) {
+    const Problem q = problem(s, m, x, scratch.first(needed));
+    const int32_t* rows = choice.data() + m * K;
+    run_em(q, rows);
+    std::fill_n(q.dx, n * d, 0.0);
+    const Parameters dp = q.parameters_at(q.dparameters);
+    outputs_backward(q, m, dposteriors, dmarginals);
+    expectation_backward(q, q.parameters(q.iterations), q.gamma(q.iterations), dp);
     for (int64_t k = 0; k < K; ++k) dp.weights[k] += given(dweights, m * K + k);
     for (int64_t i = 0; i < K * d; ++i) {
       dp.means[i] += given(dmeans, m * K * d + i);
       dp.variances[i] += given(dvariances, m * K * d + i);
     }
-    for (int64_t step = steps - 1; step >= 0; --step) {
-      expectation(q, at(step), gamma);
-      maximisation_backward(q, at(step + 1), dp, s.options.variance_floor, gamma, dgamma, out);
-      expectation_backward(q, at(step), gamma, dgamma, dp, out);
+    for (int64_t step = q.iterations - 1; step >= 0; --step) {
+      maximisation_backward(q, q.parameters(step + 1), dp, q.gamma(step));
+      expectation_backward(q, q.parameters(step), q.gamma(step), dp);
     }
-    // The start: the chosen rows, and the batch variance where the floor leaves it.
-    for (int64_t k = 0; k < K; ++k)
-      for (int64_t j = 0; j < d; ++j) out[choice[size_t(m * K + k)] * d + j] += dp.means[k * d + j];
-    for (int64_t j = 0; j < d; ++j) {
-      double mean, variance, dv = 0;
-      column_moments(q.x, n, d, j, mean, variance);
-      if (real(variance) < real(s.options.variance_floor)) continue;
-      for (int64_t k = 0; k < K; ++k) dv += double(dp.variances[k * d + j]);
-      for (int64_t i = 0; i < n; ++i)
-        out[i * d + j] += real(2 * dv / double(n) * (double(q.x[i * d + j]) - mean));
-    }
+    start_backward(q, rows, dp);
+    real* out = dx.data() + m * n * d;
+    for (int64_t i = 0; i < n * d; ++i) out[i] = real(double(out[i]) + q.dx[i]);
   });
 }
 

@@ -1,4 +1,5 @@
-// One EM step of a diagonal mixture, shared by the forward and the backward pass.
+// The EM steps of a diagonal mixture, shared by the forward and the backward pass. In double in
+// every build: EM amplifies rounding errors from step to step, and 1 / variance once more.
 #pragma once
 
 #include "kernels/cpu/parallel.h"
@@ -9,45 +10,44 @@ namespace decalign::inline DECALIGN_REAL::mixture {
 constexpr double kCountFloor = 1e-6, kWeightFloor = 1e-8, kMassFloor = 1e-8;
 
 // Parameters of one mixture: weights [K], means [K, d], variances [K, d].
-template <class T>
 struct Parameters {
-  T *weights, *means, *variances;
+  double *weights, *means, *variances;
 };
 
 // One modality's share of the problem and of the scratch.
 struct Problem {
-  int64_t batch, components, width;
-  const real* x;
-  real* precision;  // [K, d]
-  real* log_scale;  // [K]
+  int64_t batch = 0, components = 0, width = 0, iterations = 0;
+  double floor = 0;
+  double* x = nullptr;           // [B, d]
+  double* history = nullptr;     // [iterations + 1, K (1 + 2 d)], the last one is the result
+  double* posteriors = nullptr;  // [iterations + 1, B, K], of the parameters in history
+  double* precision = nullptr;   // [K, d]
+  double* log_scale = nullptr;   // [K]
+  double* nearest = nullptr;     // [B], of k-means++
+  // Gradients: of posteriors [B, K], of parameters, of x [B, d].
+  double *dgamma = nullptr, *dparameters = nullptr, *dx = nullptr;
+
+  Parameters parameters_at(double* p) const {
+    return {p, p + components, p + components * (1 + width)};
+  }
+  Parameters parameters(int64_t step) const {
+    return parameters_at(history + step * components * (1 + 2 * width));
+  }
+  double* gamma(int64_t step) const { return posteriors + step * batch * components; }
 };
 
-inline int64_t history_size(const GmmShape& s) { return s.options.components * (1 + 2 * s.width); }
-
-template <class T>
-Parameters<T> step_parameters(const GmmShape& s, T* history, int64_t m, int64_t step) {
-  const int64_t k = s.options.components, d = s.width;
-  T* p = history + (m * s.options.iterations + step) * history_size(s);
-  return {p, p + k, p + k + k * d};
-}
-
-template <class T>
-Parameters<T> final_parameters(const GmmShape& s, int64_t m, T* weights, T* means, T* variances) {
-  const int64_t k = s.options.components, d = s.width;
-  return {weights + m * k, means + m * k * d, variances + m * k * d};
-}
-
 /// Throws std::invalid_argument for a size out of range or a span that does not fit.
-void check(const GmmShape& s, In x, In weights, In means, In variances, In posteriors, In history,
-           std::span<const int32_t> choice, size_t needed, Scratch scratch);
-/// Elements of real in one modality's share of the scratch.
-int64_t real_scratch(const GmmShape& s);
+void expect_gmm(const GmmShape& s, In x, std::span<const int32_t> choice);
+/// Modality m's part of x, converted, and of `scratch`, which has just the size that is needed.
+Problem problem(const GmmShape& s, int64_t m, In x, Scratch scratch);
 
 /// Mean and biased variance of column j, not floored.
-void column_moments(const real* x, int64_t n, int64_t d, int64_t j, double& mean, double& variance);
-/// gamma [B, K] from the parameters; leaves the precisions in the scratch.
-void expectation(const Problem& q, Parameters<const real> p, real* gamma);
+void column_moments(const Problem& q, int64_t j, double& mean, double& variance);
+/// Fills history and posteriors from the start at the rows `choice`.
+void run_em(const Problem& q, const int32_t* choice);
+/// 1 / variances, left in the scratch.
+void set_precisions(const Problem& q, const Parameters& p);
 /// sum over n of gamma_nk
-real count(const Problem& q, const real* gamma, int64_t k);
+double count(const Problem& q, const double* gamma, int64_t k);
 
 }  // namespace decalign::inline DECALIGN_REAL::mixture

@@ -5,11 +5,30 @@
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
-real inverse_count(const Rows& rows, int64_t s, In mask) {
-  if (mask.empty()) return real(1) / real(std::max<int64_t>(rows.length(s), 1));
-  real count = 0;
-  for (int64_t r = rows.begin(s); r < rows.begin(s + 1); ++r) count += mask[size_t(r)];
-  return real(1) / std::max(count, real(1));
+double divisor(const Rows& rows, int64_t s, In mask) {
+  if (mask.empty()) return double(std::max<int64_t>(rows.length(s), 1));
+  double count = 0;
+  for (int64_t r = rows.begin(s); r < rows.begin(s + 1); ++r) count += double(mask[size_t(r)]);
+  return std::max(count, 1.0);
+}
+
+// out = sum of mask_r x_r over rows [first, last) / divisor, or with all ones without a mask.
+// Summed in double and rounded once: moments and mixtures amplify what is lost here.
+void mean_of_rows(In x, In mask, int64_t first, int64_t last, int64_t width, double divisor,
+                  real* out) {
+  constexpr int64_t kChunk = 64;
+  for (int64_t begin = 0; begin < width; begin += kChunk) {
+    const int64_t count = std::min(kChunk, width - begin);
+    double sum[kChunk] = {};
+    for (int64_t r = first; r < last; ++r) {
+      const double weight = mask.empty() ? 1 : double(mask[size_t(r)]);
+      const real* from = x.data() + r * width + begin;
+      if (weight == 0) continue;
+#pragma omp simd
+      for (int64_t j = 0; j < count; ++j) sum[j] += weight * double(from[j]);
+    }
+    for (int64_t j = 0; j < count; ++j) out[begin + j] = real(sum[j] / divisor);
+  }
 }
 
 void add_scaled(int64_t n, real factor, const real* from, real* to) {
@@ -38,13 +57,8 @@ void pooling_forward(const Cpu& be, const Rows& rows, int64_t width, In x, In ma
   expect(mask.empty() || std::ssize(mask) == rows.total(), "pooling: mask must be [R]");
   expect(std::ssize(y) == rows.sequences() * width, "pooling: y must be [M B, width]");
   parallel_for(be, rows.sequences(), [&](int64_t s) {
-    real* to = y.data() + s * width;
-    std::fill_n(to, width, real(0));
-    for (int64_t r = rows.begin(s); r < rows.begin(s + 1); ++r)
-      if (mask.empty() || mask[size_t(r)] != 0)
-        add_scaled(width, mask.empty() ? real(1) : mask[size_t(r)], x.data() + r * width, to);
-    const real inverse = inverse_count(rows, s, mask);
-    for (int64_t j = 0; j < width; ++j) to[j] *= inverse;
+    mean_of_rows(x, mask, rows.begin(s), rows.begin(s + 1), width, divisor(rows, s, mask),
+                 y.data() + s * width);
   });
 }
 
@@ -56,11 +70,11 @@ void pooling_backward(const Cpu& be, const Rows& rows, int64_t width, In mask, I
   expect(dx.empty() || std::ssize(dx) == rows.total() * width, "pooling: dx must be [R, width]");
   if (dx.empty()) return;
   parallel_for(be, rows.sequences(), [&](int64_t s) {
-    const real inverse = inverse_count(rows, s, mask);
+    const double inverse = 1 / divisor(rows, s, mask);
     for (int64_t r = rows.begin(s); r < rows.begin(s + 1); ++r)
       if (mask.empty() || mask[size_t(r)] != 0)
-        add_scaled(width, mask.empty() ? inverse : inverse * mask[size_t(r)], dy.data() + s * width,
-                   dx.data() + r * width);
+        add_scaled(width, real(mask.empty() ? inverse : inverse * double(mask[size_t(r)])),
+                   dy.data() + s * width, dx.data() + r * width);
   });
 }
 
@@ -72,13 +86,13 @@ void temporal_pooling_forward(const Cpu& be, const Rows& from, const Rows& to, i
   parallel_for(be, to.sequences(), [&](int64_t s) {
     for (int64_t i = 0; i < to.length(s); ++i) {
       real* result = y.data() + (to.begin(s) + i) * width;
-      std::fill_n(result, width, real(0));
-      if (from.length(s) == 0) continue;
-      const Window w(i, from.length(s), to.length(s));
-      for (int64_t t = w.begin; t < w.end; ++t)
-        add_scaled(width, 1, x.data() + (from.begin(s) + t) * width, result);
-      const real inverse = real(1) / real(w.end - w.begin);
-      for (int64_t j = 0; j < width; ++j) result[j] *= inverse;
+      const int64_t length = from.length(s);
+      const Window w(i, length, to.length(s));
+      if (length == 0)
+        std::fill_n(result, width, real(0));
+      else
+        mean_of_rows(x, {}, from.begin(s) + w.begin, from.begin(s) + w.end, width,
+                     double(w.end - w.begin), result);
     }
   });
 }
