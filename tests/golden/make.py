@@ -167,9 +167,10 @@ def exact_zeros(tensors):
     return {n: settled(n, x) for n, x in tensors.items()}
 
 
-def make_encoder(bert, rng, dtype=torch.float32):
-    """Parameters of the text encoder that a file of this type holds exactly, as float32 under their own names."""
-    return {n: w.to(dtype).float() for n, w in make_weights(reference_bert.parameter_shapes(bert), rng).items()}
+def make_encoder(bert, rng, dtype=torch.float32, sharp=1):
+    """Parameters of the text encoder that a file of this type holds exactly, as float32 under their own names; `sharp` scales the queries."""
+    weights = make_weights(reference_bert.parameter_shapes(bert), rng)
+    return {n: (w * sharp if "self.query" in n else w).to(dtype).float() for n, w in weights.items()}
 
 
 def write_pretrained(folder, bert, encoder, rng, older=False, dtype=torch.float32):
