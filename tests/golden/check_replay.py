@@ -19,7 +19,7 @@ def tensor_class(name):
     if not name.startswith("grad."):
         return name
     part = name.removeprefix("grad.").split(".")[0]
-    for prefix in ("proj", "encoder", "trans", "pde", "out_layer"):
+    for prefix in ("proj", "encoder", "trans", "pde", "out_layer", "text_model"):
         if part.startswith(prefix):
             return f"grad {prefix}"
     return "grad others"

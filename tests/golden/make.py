@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import reference
+import reference_bert
 
 NO_DROPOUT = {f"{k}_dropout": 0.0 for k in ("relu", "embed", "res", "output", "text")}
 NO_DROPOUT |= {"attn_dropout": 0.0, "attn_dropout_a": 0.0, "attn_dropout_v": 0.0}
@@ -27,6 +28,10 @@ IEMOCAP = {"train_mode": "classification", "num_classes": 4, "alpha": 0.05, "bet
 THREE = dict(text=10, audio=5, vision=7)
 LEVEL = dict(text=6, audio=6, vision=6)
 UNEQUAL = dict(text=9, audio=12, vision=7)
+# Token ids and a text encoder of its own; text's width is the encoder's. Options of the encoder: `sizes`; `kept`, in the weights file
+# (otherwise only in the pretrained folder); `older` names and `dtype` of the folder's file; `row` of the attention; `holes` between attended tokens.
+SPOKEN = {**SHALLOW, "dst_feature_dim_nheads": [4, 2], "pde_dim": 3, "use_bert": True, "use_finetune": True, "pretrained": "tiny"}
+PAIR, TALK = dict(text=6, audio=5), dict(text=9, audio=6)
 CASES = {
     "mosi": ({"dataset_name": "mosi", "weight_decay": 0.005, "clip": 0.6}, THREE, LEVEL, {}),
     "mosei": ({"dataset_name": "mosei", **KERNEL5, "beta": 0.0, "ct_weight": 0.001}, THREE, dict(text=9, audio=9, vision=9), {}),
@@ -57,6 +62,19 @@ CASES = {
     "steps_mosi": ({"dataset_name": "mosi", "weight_decay": 0.005, "clip": 0.6}, THREE, LEVEL, {"steps": 12}),
     "steps_sims": ({"dataset_name": "sims", **SIMS}, THREE, UNEQUAL, {"padding": True, "steps": 12}),
     "steps_iemocap": ({"dataset_name": "iemocap", **IEMOCAP}, dict(text=12, audio=6, vision=9), dict(text=1, audio=1, vision=1), {"steps": 12}),
+    "bert": ({**SPOKEN, "dataset_name": "mosi"}, {**PAIR, "text": 8}, TALK,
+             {"bert": {"sizes": dict(hidden_size=8, num_hidden_layers=2, intermediate_size=12), "kept": True}}),
+    "bert_packed": ({**SPOKEN, "mask_source": "lengths"}, PAIR, TALK, {"lengths": True, "bert": {}}),
+    "bert_paper": ({**SPOKEN, **PAPER, "conv1d_kernel_size_l": 3}, PAIR, TALK, {"lengths": True, "bert": {"row": 2}}),
+    "bert_masked": ({**SPOKEN, "use_sequence_mask": True}, {**PAIR, "text": 4}, TALK,
+                    {"padding": True, "bert": {"sizes": dict(hidden_size=4), "holes": True}}),
+    "bert_masked_older": ({**SPOKEN, "use_sequence_mask": True, "conv1d_kernel_size_l": 3}, PAIR, TALK,
+                          {"padding": True, "bert": {"row": 2, "dtype": torch.bfloat16}}),
+    "bert_legacy_names": (SPOKEN, PAIR, TALK, {"bert": {"older": True, "dtype": torch.float16}}),
+    "bert_frozen": ({**SPOKEN, "use_finetune": False}, {**PAIR, "text": 4}, TALK, {"bert": {"sizes": dict(hidden_size=4, intermediate_size=5), "older": True}}),
+    "steps_bert": ({**SPOKEN, "weight_decay": 0.005, "bert_learning_rate": 0.001}, PAIR, TALK, {"steps": 12, "bert": {"kept": True}}),
+    "steps_bert_packed": ({**SPOKEN, "mask_source": "lengths", "conv1d_kernel_size_l": 3, "weight_decay": 0.005, "bert_learning_rate": None},
+                          PAIR, TALK, {"lengths": True, "steps": 12, "bert": {}}),
     "steps_two_active": ({**SHALLOW, "active_modalities": ["text", "vision"], "weight_decay": 0.1}, THREE, LEVEL, {"steps": 12}),
 }
 LEARNING_RATE = 0.003
@@ -74,17 +92,30 @@ def make_weights(shapes, rng):
     """Float32 parameters: uniform +-1/sqrt(fan in), gains near 1, and biases away from 0 so that each one counts."""
     weights = {}
     for name, shape in shapes.items():
-        if "layer_norm" in name or len(shape) == 1:
-            value = 0.1 * rng.standard_normal(shape) + (1.0 if name.endswith("layer_norm.weight") else 0.0)
+        if len(shape) == 1:
+            value = 0.1 * rng.standard_normal(shape) + (1.0 if name.endswith(("layer_norm.weight", "LayerNorm.weight")) else 0.0)
         else:
             value = rng.uniform(-1, 1, shape) / np.sqrt(np.prod(shape[1:]))
         weights[name] = torch.from_numpy(value.astype(np.float32))
     return weights
 
 
-def make_batch(config, widths, steps, size, rng, padding=False, lengths=False, column=False, double=False):
+def make_tokens(vocabulary, ends, steps, rng, row=1, holes=False, types=2):
+    """Token ids, and in `row` the attention (the first ends[b] of a clip), in the other one the segments: [B, 3, T] int64."""
+    attended = np.arange(steps)[None] < ends[:, None]
+    segment = (np.arange(steps)[None] >= ends[:, None] // 2) * attended % types
+    if holes:                                                      # a left edge, and as many segment ones as attended tokens: row 1 wins
+        attended[0, :2] = False
+        attended[2, 1::3] = False
+        segment = np.roll(attended, 1, axis=1)
+    ids = np.where(attended, rng.integers(1, vocabulary, attended.shape), 0)
+    rows = (ids, attended, segment) if row == 1 else (ids, segment, attended)
+    return torch.from_numpy(np.stack(rows, 1).astype(np.int64))
+
+
+def make_batch(config, widths, steps, size, rng, padding=False, lengths=False, column=False, double=False, tokens=None):
     """Features that move with the label; `padding` zeroes the ends of audio and vision, `lengths` tells the ends of all,
-    `column` gives labels [B, 1], `double` stores the same values as float64."""
+    `column` gives labels [B, 1], `double` stores the same values as float64, `tokens` makes text of token ids: options of make_tokens."""
     classes = config.get("train_mode") == "classification"
     labels = np.arange(size) % config["num_classes"] if classes else np.round(rng.uniform(-3, 3, size) * 5) / 5
     if not classes:
@@ -97,6 +128,9 @@ def make_batch(config, widths, steps, size, rng, padding=False, lengths=False, c
         ends[1] = steps[name]
         if padding and name != "text":
             x[np.arange(steps[name])[None] >= ends[:, None]] = 0
+        if tokens is not None and name == "text":
+            batch[name] = make_tokens(config["bert"]["vocab_size"], ends, steps[name], rng, **tokens)
+            continue
         if lengths:
             batch[f"{name}_lengths"] = torch.from_numpy(ends.astype(np.int64))
         batch[name] = torch.from_numpy(x)
@@ -121,16 +155,46 @@ def own_memory(tensors):
     return {n: x.detach().clone(memory_format=torch.contiguous_format) for n, x in tensors.items()}
 
 
+def exact_zeros(tensors):
+    """The encoder's key biases move all scores of a query alike, so their gradient is zero; what rounding left there goes."""
+    def settled(name, x):
+        if not name.endswith("attention.self.key.bias"):
+            return x
+        noise, beside = x.abs().max(), tensors[name.replace("key", "query")].abs().max()
+        if noise > 1e3 * torch.finfo(x.dtype).eps * beside:
+            raise RuntimeError(f"{name}: gradient {noise:.1e} beside {beside:.1e}")
+        return torch.zeros_like(x)
+    return {n: settled(n, x) for n, x in tensors.items()}
+
+
+def make_encoder(bert, rng, dtype=torch.float32, sharp=1):
+    """Parameters of the text encoder that a file of this type holds exactly, as float32 under their own names; `sharp` scales the queries."""
+    weights = make_weights(reference_bert.parameter_shapes(bert), rng)
+    return {n: (w * sharp if "self.query" in n else w).to(dtype).float() for n, w in weights.items()}
+
+
+def write_pretrained(folder, bert, encoder, rng, older=False, dtype=torch.float32):
+    """A pretrained folder: config.json and model.safetensors, in the older style with tensors that nobody needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(bert, indent=1) + "\n")
+    stored = {n: w.to(dtype) for n, w in encoder.items()}
+    if older:
+        stored = reference_bert.older_names(stored)
+        stored |= {n: w if w.dtype == torch.int64 else w.to(dtype) for n, w in reference_bert.unused_tensors(bert, rng).items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def write_case(folder, config, weights, batches, run, steps=0, rate=LEARNING_RATE, keep_f32=False):
     """One case folder; run(dtype) gives the expected tensors. steps.json, when there, holds N and the learning rate."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    written = {k: v for k, v in config.items() if k != "bert"}     # the encoder's sizes are in the pretrained folder
+    (folder / "config.json").write_text(json.dumps(written, indent=1) + "\n")
     save_file(weights, folder / "weights.safetensors")
     batch = {f"batch{i}.{n}": x for i, b in enumerate(batches) for n, x in b.items()} if steps else batches[0]
     save_file(batch, folder / "batch.safetensors")
     if steps:
         (folder / "steps.json").write_text(json.dumps({"steps": steps, "learning_rate": rate}) + "\n")
-    exact, single = run(torch.float64), run(torch.float32)
+    exact, single = exact_zeros(run(torch.float64)), run(torch.float32)
     save_file(own_memory(exact), folder / "expected.safetensors", metadata={"versions": versions()})
     if keep_f32:
         save_file(own_memory(single), folder / "expected_f32.safetensors", metadata={"versions": versions()})
@@ -140,7 +204,7 @@ def write_case(folder, config, weights, batches, run, steps=0, rate=LEARNING_RAT
 
 
 def make_inputs(name, full=False):
-    """Config, weights and batches of a case, the same on every machine."""
+    """Config, weights, batches, number of steps and pretrained folder of a case, the same on every machine."""
     over, widths, steps, extra = CASES[name]
     config, size = {**TINY, **over}, extra.get("batch", 6)
     if full:
@@ -151,8 +215,19 @@ def make_inputs(name, full=False):
     rng = np.random.Generator(np.random.PCG64(sum(map(ord, name))))
     weights = make_weights(reference.parameter_shapes(config, widths), rng)
     flags = {k: extra[k] for k in ("padding", "lengths", "column", "double") if k in extra}
+    pretrained = None
+    if "bert" in extra:
+        option = extra["bert"]
+        bert = reference_bert.CONFIG | option.get("sizes", {})
+        pretrained = {"bert": bert, "dtype": option.get("dtype", torch.float32), "older": option.get("older", False)}
+        pretrained |= {"encoder": make_encoder(bert, rng, pretrained["dtype"]), "kept": option.get("kept", False)}
+        encoder = make_encoder(bert, rng) if pretrained["kept"] else pretrained["encoder"]
+        weights = {reference.BERT + n: w for n, w in encoder.items()} | weights
+        config = config | {"bert": bert}
+        flags["tokens"] = {k: option[k] for k in ("row", "holes") if k in option}
     count = 3 if extra.get("steps") else 1
-    return config, weights, [make_batch(config, widths, steps, size, rng, **flags) for _ in range(count)], extra.get("steps", 0)
+    batches = [make_batch(config, widths, steps, size, rng, **flags) for _ in range(count)]
+    return config, weights, batches, extra.get("steps", 0), pretrained
 
 
 def main():
@@ -164,12 +239,17 @@ def main():
     names = args.case or [n for n in CASES if not args.full or n.removeprefix("steps_") in FULL]
     torch.set_num_threads(2)
     for name in names:
-        config, weights, batches, steps = make_inputs(name, args.full)
+        config, weights, batches, steps, pretrained = make_inputs(name, args.full)
         def run(dtype):
             if steps:
                 return reference.replay_steps(weights, batches, config, steps, LEARNING_RATE, dtype)
             return reference.replay(weights, batches[0], config, dtype)
-        exact, errors = write_case(args.out / name, config, weights, batches, run, steps, keep_f32=args.full)
+        stored = weights
+        if pretrained:
+            write_pretrained(args.out / name / config["pretrained"], pretrained["bert"], pretrained["encoder"],
+                             np.random.Generator(np.random.PCG64(len(name))), pretrained["older"], pretrained["dtype"])
+            stored = weights if pretrained["kept"] else {n: w for n, w in weights.items() if not n.startswith(reference.BERT)}
+        exact, errors = write_case(args.out / name, config, stored, batches, run, steps, keep_f32=args.full)
         losses = " ".join(f"{k.removesuffix('_loss')} {exact[k].item():.4g}" for k in reference.LOSSES if k in exact)
         print(f"{name:24s} {losses or 'curve ' + ' '.join(f'{v:.4f}' for v in exact['curve.total_loss'].tolist())}"
               f"  float32 error up to {max(errors.values()):.1e}")

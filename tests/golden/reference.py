@@ -8,8 +8,12 @@ from itertools import combinations, permutations
 
 import torch
 
+import reference_bert
+
 LETTERS = {"text": "l", "audio": "a", "vision": "v"}
 LOSSES = ("task_loss", "dec_loss", "hete_loss", "homo_loss", "ct_loss", "total_loss")
+
+BERT = "text_model.model."              # names of the text encoder's parameters start with it
 
 RELEASE = dict(dec_loss="cos2_mean", gmm_covariance="diagonal", gmm_init="linspace", hetero_cost_reduction="mean",
                ot_entropy="log_minus_one", sinkhorn="release", ot_gradient="unrolled", proto_reduction="mean",
@@ -22,7 +26,7 @@ DEFAULTS = dict(variant="release", train_mode="regression", num_classes=1, dst_f
                 local_proto_mahalanobis=False, use_sequence_mask=False, use_cross_modal_attention=True,
                 active_modalities=None, attn_mask=True, mmd_bandwidth=1.0, task_loss="mae", smooth_l1_beta=1.0,
                 binary_task_weight=0.0, class_weights=None, dec_loss_weight=1.0, alpha=0.1, beta=0.1, ct_weight=0.0,
-                ct_temperature=0.1, weight_decay=0.0, clip=0.8)
+                ct_temperature=0.1, weight_decay=0.0, clip=0.8, use_bert=False, use_finetune=True, bert_learning_rate=None)
 
 
 def settings(config):
@@ -47,18 +51,25 @@ def modalities_of(batch):
     return ordered({n for n in batch if n != "labels" and not n.endswith("_lengths")})
 
 
+def has_tokens(batch):
+    """Whether text is token ids [B, 3, T] instead of features."""
+    text = batch.get("text")
+    return text is not None and text.dim() == 3 and text.shape[1] == 3 and not text.is_floating_point()
+
+
 def active_of(names, cfg):
     return [n for n in names if cfg["active_modalities"] is None or n in cfg["active_modalities"]]
 
 
 # ---- shapes of the parameters ---------------------------------------------------------------------------------------
 def parameter_shapes(config, widths):
-    """Name -> shape of every parameter; widths: modality -> input width."""
+    """Name -> shape of every parameter; widths: modality -> input width. With `bert`, the encoder's config.json, text is its output."""
     cfg, names = settings(config), ordered(widths)
     d = cfg["dst_feature_dim_nheads"][0]
     pde = cfg.get("pde_dim", d)
     outputs = cfg["num_classes"] if cfg["train_mode"] == "classification" else 1
-    shapes = {f"proj_{letter(n)}.weight": (d, widths[n], cfg.get(f"conv1d_kernel_size_{letter(n)}", 1)) for n in names}
+    shapes = {BERT + n: s for n, s in reference_bert.parameter_shapes(cfg["bert"]).items()} if "bert" in cfg else {}
+    shapes |= {f"proj_{letter(n)}.weight": (d, widths[n], cfg.get(f"conv1d_kernel_size_{letter(n)}", 1)) for n in names}
     shapes |= {f"encoder_uni_{letter(n)}.weight": (d, d, 1) for n in names}
     shapes["encoder_com.weight"] = (d, d, 1)
     for n in names:
@@ -106,8 +117,29 @@ def pooled(x, valid):
     return torch.einsum("btd,bt->bd", x, keep) / keep.sum(1, keepdim=True).clamp(min=1)
 
 
+def encode_text(weights, batch, cfg):
+    """The batch with the encoder's last hidden states as its text, and what each token's row says: [B, T], or None for float text.
+
+    With the lengths' masks only attended tokens exist: the others' hidden states are zero, and the text is as long as they are many.
+    """
+    if not (cfg["use_bert"] and has_tokens(batch)):
+        return batch, None
+    attention, types = reference_bert.attention_and_types(batch["text"])
+    encoder = {n.removeprefix(BERT): w for n, w in weights.items() if n.startswith(BERT)}
+    if not cfg["use_finetune"]:
+        encoder = {n: w.detach() for n, w in encoder.items()}
+    hidden, attended = reference_bert.hidden_states(encoder, cfg["bert"], batch["text"][:, 0], attention, types)[-1], attention != 0
+    if cfg["mask_source"] != "lengths":
+        return {**batch, "text": hidden}, attended
+    count = attended.sum(1)
+    if not torch.equal(attended, steps_before(count, hidden.shape[1])):
+        raise NotImplementedError("lengths of tokens that do not come first")
+    return {**batch, "text": torch.where(attended[..., None], hidden, 0.0), "text_lengths": count}, attended
+
+
 def read_sequences(weights, batch, names, cfg):
     """Projected sequences and their masks: modality -> ([B, T', d], [B, T'] or None)."""
+    batch, attended = encode_text(weights, batch, cfg)
     d = cfg["dst_feature_dim_nheads"][0]
     out = {}
     for n in names:
@@ -116,7 +148,9 @@ def read_sequences(weights, batch, names, cfg):
         steps, valid = x.shape[1], None
         if cfg["mask_source"] == "lengths":
             valid = steps_before(batch[f"{n}_lengths"], steps)
-        elif cfg["use_sequence_mask"] and n != "text":
+        elif cfg["use_sequence_mask"] and n == "text":
+            valid = None if attended is None else attended[:, :steps]
+        elif cfg["use_sequence_mask"]:
             valid = (raw != 0).any(2)[:, :steps]
         out[n] = (x if valid is None else torch.where(valid[..., None], x, torch.zeros_like(x)), valid)
     target = cfg["temporal_length"]
@@ -386,7 +420,7 @@ def forward(weights, batch, config):
     unique = {n: x @ weights[f"encoder_uni_{letter(n)}.weight"][:, :, 0].T for n, (x, _) in sequences.items()}
     common = {n: x @ weights["encoder_com.weight"][:, :, 0].T for n, (x, _) in sequences.items()}
     common_mean = {n: pooled(common[n], masks[n]) for n in active}
-    zero = batch[names[0]].new_zeros(())
+    zero = weights["out_layer.bias"].new_zeros(())
 
     dec = sum(decoupling(unique[n], common[n], cfg) for n in active)
     dec = dec if cfg["dec_loss"] == "cos_sum" else dec / len(active)
@@ -411,8 +445,8 @@ def forward(weights, batch, config):
 
 
 def cast(batch, dtype):
-    """Features and labels in this precision; lengths stay integers, and class labels survive the rounding."""
-    return {n: x if n.endswith("_lengths") else x.to(dtype) for n, x in batch.items()}
+    """Features and labels in this precision; lengths and token ids stay integers, and class labels survive the rounding."""
+    return {n: x if n.endswith("_lengths") or n == "text" and has_tokens(batch) else x.to(dtype) for n, x in batch.items()}
 
 
 def gradients(weights, batch, config):
@@ -449,5 +483,6 @@ def replay_steps(weights, batches, config, steps, learning_rate, dtype=torch.flo
             first[n] = 0.9 * first[n] + 0.1 * g
             second[n] = 0.999 * second[n] + 0.001 * g.square()
             rate = second[n].sqrt() / math.sqrt(1 - 0.999 ** t) + 1e-8
-            weights[n] = weights[n] - learning_rate / (1 - 0.9 ** t) * first[n] / rate
+            pace = learning_rate if cfg["bert_learning_rate"] is None or not n.startswith(BERT) else cfg["bert_learning_rate"]
+            weights[n] = weights[n] - pace / (1 - 0.9 ** t) * first[n] / rate
     return {"curve.total_loss": torch.stack(curve)}
