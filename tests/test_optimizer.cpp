@@ -1,6 +1,7 @@
 // The optimiser over a network's parameters: Adam by its definition, clipping by the norm of all
 // gradients, parameters that are not trained.
 #include "model/optimizer.h"
+#include "model/parameter_groups.h"
 #include "support.h"
 
 using namespace decalign;
@@ -48,7 +49,7 @@ TEST_CASE("optimizer: three steps are Adam's definition with clipping and decay"
     for (real g : parameters.grads()) REQUIRE(g == 0);
     set_gradients(parameters, unsigned(100 * t));
     const double rate = t == 3 ? 0.01 : 0.05;
-    optimizer.set_learning_rate(rate);
+    optimizer.set_learning_rate(0, rate);
     double norm = 0;  // of every gradient, that of the fixed parameter too
     for (const Parameter& p : parameters.list())
       for (real g : parameters.grads(p)) norm += double(g) * double(g);
@@ -114,4 +115,66 @@ TEST_CASE("optimizer: moments and step count carried over continue to the same b
     b.step(device);
   }
   CHECK(std::equal(whole.values().begin(), whole.values().end(), half.values().begin()));
+}
+
+TEST_CASE("optimizer: each group has its step size and decay, all share the norm",
+          "[model][optimizer]") {
+  const auto parameters_of = [](int encoder_group) {
+    Parameters parameters;
+    parameters.add({"network", {30}, 0, 1, 0, true});
+    Parameter encoder{"encoder", {50}, 0, 1, 0, true};
+    encoder.group = encoder_group;
+    parameters.add(encoder);
+    parameters.initialize(3);
+    set_gradients(parameters, 1);
+    return parameters;
+  };
+  const auto values_of = [](Parameters& p, size_t i) {
+    const Out values = p.values(p.list()[i]);
+    return Values(values.begin(), values.end());
+  };
+  AdamOptions options;
+  options.clip = 0.5;
+  options.weight_decay = 0.1;
+  AdamOptions decayed = options;
+  decayed.weight_decay = 0.3;
+  // What one group alone does to both parameters.
+  Parameters first = parameters_of(0), second = parameters_of(0), grouped = parameters_of(1);
+  Optimizer(first, options, 0.05).step(Device{});
+  Optimizer(second, decayed, 0.01).step(Device{});
+  Optimizer optimizer(grouped, {{options, 0.05}, {decayed, 0.01}});
+  optimizer.step(Device{});
+  CHECK(values_of(grouped, 0) == values_of(first, 0));
+  CHECK(values_of(grouped, 1) == values_of(second, 1));
+  CHECK(values_of(grouped, 1) != values_of(first, 1));
+  CHECK(optimizer.learning_rate(1) == 0.01);
+  CHECK_THROWS_AS(Optimizer(grouped, {{options, 0.05}}), std::invalid_argument);
+}
+
+TEST_CASE("parameter groups: layer decay from the top, warm-up of the encoder",
+          "[model][optimizer]") {
+  Config config;
+  config.weight_decay = 0.2;
+  BertConfig encoder;
+  encoder.num_hidden_layers = 3;
+  CHECK(parameter_groups(config, {}, 0.5).size() == 1);
+  for (const ParameterGroup& group : parameter_groups(config, encoder, 0.5)) {
+    CHECK(group.learning_rate == 0.5);
+    CHECK(group.options.weight_decay == 0.2);
+  }
+  config.bert_learning_rate = 0.1;
+  config.bert_weight_decay = 0.0;
+  config.bert_layer_decay = 0.5;
+  const auto groups = parameter_groups(config, encoder, 0.5);
+  REQUIRE(groups.size() == 5);  // network, embeddings, three layers
+  const double want[] = {0.5, 0.0125, 0.025, 0.05, 0.1};
+  for (size_t g = 0; g < 5; ++g) CHECK(groups[g].learning_rate == Approx(want[g]).epsilon(1e-12));
+  CHECK(groups[0].options.weight_decay == 0.2);
+  CHECK(groups[1].options.weight_decay == 0);
+
+  CHECK(warmup_factor(config, 0, 100) == 1);
+  config.bert_warmup = 0.1;
+  CHECK(warmup_factor(config, 0, 100) == Approx(0.1));
+  CHECK(warmup_factor(config, 9, 100) == 1);
+  CHECK(warmup_factor(config, 50, 100) == 1);
 }

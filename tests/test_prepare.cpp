@@ -204,7 +204,7 @@ TEST_CASE("prepare: opening honours featurePath, feature files, splits and the p
   CHECK(mixed.splits.at("test").modalities[1].width == 3);
   CHECK(mixed.splits.at("test").modalities[0].width == 24);
   config.feature_A.clear();
-  const Dataset one = open_dataset(config, first, "", {"test"});
+  const Dataset one = open_dataset(config, first, "", nullptr, {"test"});
   CHECK(one.splits.size() == 1);
   CHECK(one.splits.at("test").count() == 2);
 

@@ -58,7 +58,7 @@ nlohmann::json details(const std::string& state) {
 void train(const Config& config, const Dataset& data, const std::string& folder, int threads = 2,
            uint64_t seed = 7) {
   RunLog log("", true);
-  Trainer trainer(config, data, {}, seed, folder, Device(Cpu{threads}), log);
+  Trainer trainer(config, data, {}, nullptr, seed, folder, Device(Cpu{threads}), log);
   trainer.run();
 }
 
@@ -154,7 +154,7 @@ TEST_CASE("trainer: it learns, and ends with the best epoch's weights", "[model]
   RunLog log("", true);
   Config config = tiny_config(12);
   config.embed_dropout = 0;
-  Trainer trainer(config, data, {}, 7, folder / "run", device, log);
+  Trainer trainer(config, data, {}, nullptr, 7, folder / "run", device, log);
   const double train_before =
       evaluate_split(trainer.network(), data.splits.at("train"), device).loss;
   const double valid_before =
@@ -178,7 +178,7 @@ TEST_CASE("trainer: a reloaded checkpoint gives the same predictions", "[model][
   RunLog log("", true);
   const Statistics statistics{
       {"audio", {{-1, -2, -3, -4}, {1, 2, 3, 4}, {0, 0.5f, 0, 0}, {1, 1, 1, 2}}}};
-  Trainer trainer(tiny_config(2), data, statistics, 9, folder / "run", device, log);
+  Trainer trainer(tiny_config(2), data, statistics, nullptr, 9, folder / "run", device, log);
   trainer.run();
   const Split& test = data.splits.at("test");
   const Evaluation want = evaluate_split(trainer.network(), test, device);
