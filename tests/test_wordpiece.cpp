@@ -17,7 +17,7 @@ using decalign::testing::TemporaryFolder;
 
 using Ids = std::vector<int32_t>;
 
-const std::string kSeeds = std::string(DECALIGN_TEST_SEEDS) + "/wordpiece";
+const std::string kGolden = std::string(DECALIGN_GOLDEN) + "/../wordpiece";
 const std::string kSmall = "[PAD]\n[UNK]\n[CLS]\n[SEP]\nun\n##able\nable\n##a\na\n!\ni\n";
 
 Ids small(std::string_view text, const WordPieceOptions& options = {}) {
@@ -29,8 +29,8 @@ std::string refused(std::string_view vocabulary) {
 }
 
 TEST_CASE("wordpiece: the ids that Hugging Face's tokenizer gives", "[data][wordpiece]") {
-  const auto file = nlohmann::json::parse(read_file(kSeeds + "/lines.json"));
-  const std::string vocabulary = read_file(kSeeds + "/vocab.txt");
+  const auto file = nlohmann::json::parse(read_file(kGolden + "/lines.json"));
+  const std::string vocabulary = read_file(kGolden + "/vocab.txt");
   int lines = 0;
   for (const auto& part : file["cases"]) {
     TemporaryFolder folder;

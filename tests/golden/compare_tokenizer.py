@@ -3,7 +3,7 @@
 
     compare_tokenizer.py --binary build/decalign --pretrained DIR [--mosi mosi.npz] [--lines 100000]
     compare_tokenizer.py --binary build/decalign --code-points      every code point between two letters, four settings
-    compare_tokenizer.py --write tests/seeds/wordpiece              the small vocabulary and lines of tests/test_wordpiece.cpp
+    compare_tokenizer.py --write tests/golden/wordpiece             the small vocabulary and lines of tests/test_wordpiece.cpp
 
 DIR holds vocab.txt and tokenizer_config.json. Code points whose properties differ between the two sides' Unicode versions
 are found first, with a vocabulary that has every code point as a token; generated lines have none of them. Exit status 1 if
