@@ -75,8 +75,8 @@ void check_token_ids(const Split& split, int64_t vocabulary, int64_t segments,
 
 std::vector<int32_t> tokenize(const WordPiece& tokenizer, std::span<const std::string> texts,
                               int64_t steps) {
-  if (steps < 2 || steps > int64_t(1) << 20) {
-    throw std::invalid_argument("tokenize: steps must be in [2, 2^20]");
+  if (steps < 2 || steps > 65536) {
+    throw std::invalid_argument("tokenize: steps must be in [2, 65536]");
   }
   const auto width = size_t(steps);
   std::vector<int32_t> tokens(texts.size() * 3 * width, 0);

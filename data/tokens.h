@@ -27,7 +27,7 @@ void check_token_ids(const Split& split, int64_t vocabulary, int64_t segments,
                      const std::string& where);
 
 /// Token ids [N, 3, T] of N texts: ids padded with [PAD], attention 1 up to [SEP], segment 0.
-/// Throws std::invalid_argument unless T = `steps` is in [2, 2^20].
+/// Throws std::invalid_argument unless T = `steps` is in [2, 65536].
 std::vector<int32_t> tokenize(const WordPiece& tokenizer, std::span<const std::string> texts,
                               int64_t steps);
 

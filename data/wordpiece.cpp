@@ -20,6 +20,10 @@ std::string_view text_of(const MappedFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
+std::string in_folder(const std::string& folder, const char* name) {
+  return (std::filesystem::path(folder) / name).string();
+}
+
 /// A key's boolean; nothing if it is absent or null.
 std::optional<bool> boolean(const nlohmann::json& config, const char* key,
                             const std::string& path) {
@@ -58,8 +62,8 @@ std::string_view without_trailing_space(std::string_view line, const std::string
 }  // namespace
 
 WordPiece::WordPiece(const std::string& folder)
-    : WordPiece(text_of(MappedFile(folder + "/vocab.txt")), folder + "/vocab.txt",
-                read_options(folder + "/tokenizer_config.json")) {}
+    : WordPiece(text_of(MappedFile(in_folder(folder, "vocab.txt"))), in_folder(folder, "vocab.txt"),
+                read_options(in_folder(folder, "tokenizer_config.json"))) {}
 
 WordPiece::WordPiece(std::string_view vocabulary, const std::string& name,
                      const WordPieceOptions& options)

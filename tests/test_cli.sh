@@ -269,8 +269,56 @@ for file in seed_1111/checkpoint.safetensors seed_1111/predictions.csv metrics.j
 done
 [ "$(grep -c 'NaN or infinite' one/run/log.txt)" -eq 3 ] || fail "the log counts cleaned entries"
 
+# ---- token ids -------------------------------------------------------------------------------------------------------
+mkdir vocabulary broken
+printf '[PAD]\n[UNK]\n[CLS]\n[SEP]\ngood\nfilm\n!\n' >vocabulary/vocab.txt
+printf 'good\nfilm\n' >broken/vocab.txt
+texts='"train.raw_text":"[\"Good film!\",\"\",\"f\u00eflm bad\"]","valid.raw_text":"[\"a\",\"b\",\"c\"]","test.raw_text":"[\"good\",\"x\",\"!\"]"'
+data_set raw.safetensors "$texts"
+data_set few.safetensors '"train.raw_text":"[\"a\"]"'
+data_set odd.safetensors '"train.raw_text":"[1]"'
+tokenize=(tokenize --pretrained vocabulary)
+refused "no vocabulary" "nowhere/vocab.txt: cannot be opened" tokenize --pretrained nowhere raw.safetensors out.pkl
+refused "a vocabulary without [PAD]" "broken/vocab.txt: has no token [PAD]" tokenize --pretrained broken raw.safetensors out.pkl
+refused "no pretrained" "--pretrained" tokenize raw.safetensors out.pkl
+refused "no raw_text" "good.safetensors: split train: has no raw_text" "${tokenize[@]}" good.safetensors out.pkl
+refused "N of raw_text" "few.safetensors: split train: raw_text has 1 samples, text has 3" "${tokenize[@]}" few.safetensors out.pkl
+refused "raw_text of numbers" "odd.safetensors: metadata 'train.raw_text' holds something that is not text" "${tokenize[@]}" odd.safetensors out.pkl
+refused "one step" "--steps" "${tokenize[@]}" --steps 1 raw.safetensors out.pkl
+refused "no output" "IN and a file OUT, or --lines FILE" "${tokenize[@]}" raw.safetensors
+refused "lines and a data set" "IN and a file OUT, or --lines FILE" "${tokenize[@]}" --lines good.txt raw.safetensors out.pkl
+refused "lines of nothing" "none.txt: cannot be read" "${tokenize[@]}" --lines none.txt
+refused "tokenize into a missing folder" "nowhere/out.pkl: cannot be" "${tokenize[@]}" raw.safetensors nowhere/out.pkl
+check "tokenize" "$decalign" "${tokenize[@]}" --steps 4 raw.safetensors tokens.pkl
+grep -qx "train: 3 samples, 1 cut to 4 tokens" check.out || fail "tokenize reports: $(cat check.out)"
+check "tokenize into safetensors" "$decalign" "${tokenize[@]}" --steps 4 raw.safetensors tokens.safetensors
+check "convert keeps token ids" "$decalign" convert tokens.pkl converted.safetensors
+cmp tokens.safetensors converted.safetensors || fail "convert changes token ids"
+check "tokenize in place" "$decalign" "${tokenize[@]}" --steps 4 tokens.pkl tokens.pkl
+check "convert back" "$decalign" convert converted.safetensors again.pkl
+cmp tokens.pkl again.pkl || fail "tokenize of the result gives something else"
+# [CLS] good film [SEP] of the first clip, little-endian
+ids=$(printf '%08x' 2 4 5 3 | sed 's/\(..\)\(..\)\(..\)\(..\)/\4\3\2\1/g')
+od -An -v -tx1 tokens.safetensors | tr -d ' \n' | grep -q "$ids" || fail "tokenize writes other ids"
+for name in raw_text text_bert text audio labels ids; do
+  grep -q "\"train.$name\"" tokens.safetensors || fail "tokenize loses $name"
+done
+check "training on float text beside token ids" train --dataset tokens.safetensors --out tokens_run "${tiny[@]}"
+data_set only.safetensors "$texts" -train.text -valid.text -test.text
+check "tokenize where raw_text is the only text" "$decalign" "${tokenize[@]}" only.safetensors only.pkl
+printf 'Good film!\nfilm\n\n' >lines.txt
+check "tokenize lines" "$decalign" "${tokenize[@]}" --lines lines.txt
+[ "$(cat check.out)" = $'2 4 5 6 3\n2 5 3\n2 3' ] || fail "tokenize --lines prints $(cat check.out)"
+check "tokenize lines with a limit" "$decalign" "${tokenize[@]}" --steps 3 --lines lines.txt
+[ "$(head -n 1 check.out)" = "2 4 3" ] || fail "tokenize --lines --steps 3 prints $(cat check.out)"
+data_set negative.safetensors '' "train.text_bert I32 3,3,2 01000000 ffffffff 01000000"
+refused "negative token ids" "train: text_bert: clip 0, row 0, position 1 is -1, a whole number" convert negative.safetensors out.pkl
+(ulimit -f 1 && "$decalign" "${tokenize[@]}" raw.safetensors full.pkl >/dev/null 2>full.err)
+[ $? -eq 2 ] && grep -q "full.pkl: cannot be written" full.err && [ ! -e full.pkl ] && [ ! -e full.pkl.tmp ] ||
+  fail "tokenize on a full disk: $(cat full.err)"
+
 # ---- help ------------------------------------------------------------------------------------------------------------
-for command in "" train test predict replay metrics convert info; do
+for command in "" train test predict replay metrics convert tokenize info; do
   check "help of $command" "$decalign" $command --help
   [ "$(wc -l <check.out)" -ge 4 ] && [ ! -s check.err ] || fail "help of $command is empty"
 done

@@ -40,6 +40,7 @@ only tools tools model autograd kernels data
 door Eigen 'Eigen/' 'kernels/cpu/|model/baselines\.cpp'
 door nlohmann-json 'nlohmann/' 'data/|model/|tools/'
 door CLI11 'CLI/' 'tools/'
+door utf8proc 'utf8proc' 'data/unicode'
 door Catch2 'catch2/' 'tests/'
 door "Google Benchmark" 'benchmark/' 'bench/'
 # What the others need not know stays out of headers.

@@ -40,6 +40,8 @@ void touch(const PickleDocument& document, PickleDocument::Handle handle, int& b
 void load(const ByteView& source, const char* labels) {
   LoadOptions options;
   options.labels_key = labels;
+  options.token_ids = source.bytes.size() % 3 == 0;
+  options.keep_text = source.bytes.size() % 3 == 1;
   try {
     (void)load_mmsa(source, options);
   } catch (const input_error&) {

@@ -26,6 +26,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     LoadOptions options;
     options.labels_key.clear();
+    options.token_ids = size % 3 == 0;
+    options.keep_text = size % 3 == 1;
     (void)load_dataset(source, options);
   } catch (const input_error&) {
   }

@@ -70,7 +70,7 @@ void add_tokenize(CLI::App& app) {
                    "a folder with vocab.txt and, if it has one, tokenizer_config.json")
       ->required();
   command->add_option("--steps", options->steps, "T, [CLS] and [SEP] included; 50 if not given")
-      ->check(CLI::Range(int64_t(2), int64_t(1) << 20));
+      ->check(CLI::Range(int64_t(2), int64_t(65536)));
   command->add_option("--lines", options->lines,
                       "instead of a data set: print the ids of each line of this text file");
   command->add_option("in", options->in, "a data set with raw_text, either format");
