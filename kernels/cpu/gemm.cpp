@@ -167,11 +167,11 @@ void pack(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed) {
   }
 }
 
-void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed, real scale) {
+void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed) {
   for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
     const int64_t columns = std::min(n - j0, 2 * kLanes), width = round_up(columns, kLanes);
     for (int64_t j = 0; j < width; j += kLanes)
-      transpose_rows(w + (j0 + j) * ldw, ldw, std::min(columns - j, kLanes), k, scale,
+      transpose_rows(w + (j0 + j) * ldw, ldw, std::min(columns - j, kLanes), k, 1,
                      packed + j0 * k + j, width);
   }
 }
