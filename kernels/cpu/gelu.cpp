@@ -14,7 +14,7 @@ constexpr int64_t kGrain = 1 << 13;  // elements per task
 // 0 <= t <= 14 (float) or 39, highest power first; relative error 1.3e-8 (float), 9e-17 (double).
 #ifdef DECALIGN_F64
 constexpr real kFar = 39, kPole = 4.5;  // vexp(-kFar^2 / 2) is 0
-constexpr lane_int kHighBits = ~((lane_int(1) << 27) - 1);
+[[maybe_unused]] constexpr lane_int kHighBits = ~((lane_int(1) << 27) - 1);
 constexpr real kTail[] = {
     -2.0226957499977059e-9, -8.9879216652082821e-9, 1.5044291753208875e-9,  6.9614901410420998e-8,
     5.494536571026644e-8,   -3.8085875558139355e-7, -4.9466756833566796e-7, 2.1450660010663203e-6,
@@ -24,7 +24,7 @@ constexpr real kTail[] = {
     -6.4025776025261743e-1, 7.6323052897020311e-1};
 #else
 constexpr real kFar = 14.5, kPole = 4;  // exp(-kFar^2 / 2) is 0
-constexpr lane_int kHighBits = ~((lane_int(1) << 12) - 1);
+[[maybe_unused]] constexpr lane_int kHighBits = ~((lane_int(1) << 12) - 1);
 constexpr real kTail[] = {-1.20184401e-4f, 2.0126173e-4f,  1.57231788e-3f,  -3.5261837e-3f,
                           -7.5292507e-3f,  6.04066887e-2f, -1.86522685e-1f, 3.87136684e-1f,
                           -6.07896618e-1f, 7.55285138e-1f};
