@@ -17,10 +17,18 @@ struct Case {
   double rate;
 };
 constexpr Case kCases[] = {
-    {"mosi", 96, 50, 100, 8, 8, 0.2},      {"mosi without dropout", 96, 50, 100, 8, 8, 0},
-    {"mosei", 384, 46, 92, 6, 5, 0.1},     {"depth 4", 96, 50, 100, 4, 8, 0.1},
-    {"depth 16", 96, 50, 100, 16, 4, 0.1}, {"depth 32", 96, 50, 100, 32, 2, 0.1},
-    {"long", 8, 500, 1000, 8, 8, 0.1},     {"iemocap", 96, 1, 2, 6, 8, 0.1},
+    {"mosi", 96, 50, 100, 8, 8, 0.2},
+    {"mosi without dropout", 96, 50, 100, 8, 8, 0},
+    {"mosei", 384, 46, 92, 6, 5, 0.1},
+    {"depth 4", 96, 50, 100, 4, 8, 0.1},
+    {"depth 16", 96, 50, 100, 16, 4, 0.1},
+    {"depth 32", 96, 50, 100, 32, 2, 0.1},
+    {"bert 50 depth 32", 32, 50, 50, 32, 12, 0.1},
+    {"bert 50 depth 64", 32, 50, 50, 64, 12, 0.1},
+    {"bert 16 depth 32", 32, 16, 16, 32, 12, 0.1},
+    {"bert 16 depth 64", 32, 16, 16, 64, 12, 0.1},
+    {"long", 8, 500, 1000, 8, 8, 0.1},
+    {"iemocap", 96, 1, 2, 6, 8, 0.1},
 };
 
 void attention(benchmark::State& state, const Case& c, bool backward) {

@@ -18,9 +18,12 @@ struct Case {
   bool relu;
 };
 constexpr Case kCases[] = {
-    {"64->64", 1600, 64, 64, 3, 1, false},       {"64->256 relu", 1600, 64, 256, 3, 1, true},
-    {"256->64", 1600, 256, 64, 3, 1, false},     {"keys 64->5x64", 3200, 64, 64, 3, 5, false},
-    {"mosei 30->30", 6000, 30, 30, 3, 1, false}, {"iemocap 48->192", 32, 48, 192, 3, 1, true},
+    {"64->64", 1600, 64, 64, 3, 1, false},
+    {"64->256 relu", 1600, 64, 256, 3, 1, true},
+    {"256->64", 1600, 256, 64, 3, 1, false},
+    {"keys 64->5x64", 3200, 64, 64, 3, 5, false},
+    {"mosei 30->30", 6000, 30, 30, 3, 1, false},
+    {"iemocap 48->192", 32, 48, 192, 3, 1, true},
     {"head 384->1", 32, 384, 1, 1, 1, false},
     // language models of width 384 and 768, sentences of 16 tokens, then padded to 50
     {"bert 512 384->384", 512, 384, 384, 1, 1, false},

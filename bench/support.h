@@ -49,6 +49,22 @@ inline double peak_gflops(int threads) {
   return best;
 }
 
+/// GB/s read and written by copying arrays larger than any cache, best of several.
+inline double copy_gbytes(int threads) {
+  const size_t n = size_t(1) << 24;
+  Values from(n, 1), to(n);
+  double best = 0;
+  for (int repeat = 0; repeat < 8; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+#pragma omp parallel for num_threads(threads)
+    for (size_t i = 0; i < n; ++i) to[i] = from[i];
+    benchmark::DoNotOptimize(to.data());
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    best = std::max(best, 2e-9 * double(n * sizeof(real)) / time.count());
+  }
+  return best;
+}
+
 /// Columns GFLOP/s and, in percent, of the peak, from the iteration that used the least processor
 /// time per thread: the machine may be shared. best_us is the shortest iteration by the clock.
 /// OMP_WAIT_POLICY=passive keeps waiting threads out of the processor time.
@@ -71,6 +87,15 @@ class Best {
     state.counters["busy_us"] = seconds * 1e6;
     state.counters["GFLOP/s"] = gflops;
     state.counters["peak%"] = 100 * gflops / peak[threads > 1];
+  }
+  /// Columns GB/s and, in percent, of what copying reaches; beyond 100 from the caches.
+  void report_bytes(benchmark::State& state, double bytes, int threads) const {
+    static const double copy[] = {copy_gbytes(1), copy_gbytes(2)};
+    const double seconds = std::max(busy_ / threads, 1e-7), rate = bytes / seconds * 1e-9;
+    state.counters["best_us"] = seconds_ * 1e6;
+    state.counters["busy_us"] = seconds * 1e6;
+    state.counters["GB/s"] = rate;
+    state.counters["copy%"] = 100 * rate / copy[threads > 1];
   }
 
  private:

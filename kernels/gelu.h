@@ -8,8 +8,8 @@ namespace decalign::inline DECALIGN_REAL {
 /// y = x Phi(x) = x / 2 (1 + erf(x / sqrt 2)), the exact form, not the one with tanh (Hendrycks,
 /// Gimpel 2016).   x, y of one length; y may be x.
 ///
-/// Relative error of y at most 4 eps, in the tail x < 0 too until exp(-x^2 / 2) is below the normal
-/// numbers (x < -13.1 in float, -37.6 in double), where y is -0. -inf gives -0, inf inf, NaN NaN.
+/// Relative error of y at most 4 eps, in the tail x < 0 too until y falls below the normal numbers
+/// (x < -13 in float, -37.4 in double). -inf gives 0, inf inf, NaN NaN.
 void gelu_forward(const Cpu&, In x, Out y);
 void gelu_forward(const Cuda&, In x, Out y);
 

@@ -151,6 +151,9 @@ TEST_CASE("attention: equals its definition for any size", "[kernels][attention]
   compare({{500}, {1000}, 8, 1, false, 0.1, false});
   compare({{70}, {70}, 16, 2, true, 0.1, false});
   compare({{9, 9}, {33, 140}, 100, 2, false, 0.2, false});
+  compare({{50, 16, 7}, {31, 16, 50}, 32, 3, false, 0.1, false});  // language models
+  compare({{50, 16, 7}, {31, 16, 50}, 64, 2, false, 0.1, false});
+  compare({{20, 50}, {33, 60}, 40, 2, true, 0.1, true});
 }
 
 TEST_CASE("attention: the network's sizes", "[kernels][attention]") {

@@ -59,6 +59,13 @@ struct Arrays {
 void add_to_keys(const AttentionShape& s, const AttentionHead& h, int64_t n, const real* a,
                  int64_t lda, const real* weights, int64_t j0, int64_t count, InOut gradient) {
   if (gradient.empty()) return;
+  if (h.depth >= kLanes) {  // the heads' columns fill the lanes: straight into the rows
+    for_key_runs(s, h.sequence, j0, count, [&](int64_t row, int64_t first, int64_t length) {
+      add_outer(n, length, h.depth, weights + first, kTileKeys, a, lda,
+                gradient.data() + row * s.key_stride + h.column, s.key_stride);
+    });
+    return;
+  }
   alignas(64) real sum[kTileDepth * kTileKeys];
   for (int64_t c0 = 0; c0 < h.depth; c0 += kTileDepth) {
     const int64_t depth = std::min(h.depth - c0, kTileDepth);
@@ -108,8 +115,13 @@ void run_head(const AttentionShape& s, int64_t sequence, int64_t head, const Arr
     real d[kTileQueries];  // dout . out
     for (int64_t t = 0; t < n; ++t) {
       const int64_t at = h.out_offset + (t0 + t) * s.width;
-      d[t] = 0;
-      for (int64_t c = 0; c < h.depth; ++c) d[t] += x.dout[size_t(at + c)] * x.out[size_t(at + c)];
+      vreal sum{};
+      for (int64_t c = 0; c < h.depth; c += kLanes) {
+        const int64_t lanes = std::min(h.depth - c, kLanes);
+        sum += load_partial(x.dout.data() + at + c, lanes) *
+               load_partial(x.out.data() + at + c, lanes);
+      }
+      d[t] = sum_lanes(sum);
     }
     if (narrow_attention(s, h)) {
       narrow_attention_backward(s, h, x.q, x.k, x.v, x.lse, x.dout, d, t0, n, x.dq, x.dk, x.dv);

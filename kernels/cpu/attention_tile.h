@@ -113,6 +113,31 @@ void pack_keys_transposed(const AttentionShape& s, const AttentionHead& h, int64
   }
 }
 
+/// The same for heads of at least one vector: blocks of keys are transposed in registers.
+inline void pack_wide_keys_transposed(const AttentionShape& s, const AttentionHead& h, int64_t j0,
+                                      int64_t count, int64_t c0, int64_t depth, const real* keys,
+                                      real scale, real* packed) {
+  const real* rows[kTileKeys];
+  for_key_runs(s, h.sequence, j0, count, [&](int64_t row, int64_t first, int64_t length) {
+    for (int64_t i = 0; i < length; ++i)
+      rows[first + i] = keys + (row + i) * s.key_stride + h.column + c0;
+  });
+  for (int64_t j = 0; j < count; j += kLanes) {
+    const int64_t panel = j / (2 * kLanes) * (2 * kLanes), present = std::min(count - j, kLanes);
+    const int64_t width = count - panel > kLanes ? 2 * kLanes : kLanes;
+    real* to = packed + panel * depth + (j - panel);
+    for (int64_t c = 0; c < depth; c += kLanes) {
+      const int64_t columns = std::min(depth - c, kLanes);
+      vreal m[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < int(kLanes); ++i)
+        m[i] = i < present ? load_partial(rows[j + i] + c, columns) * scale : vreal{};
+      transpose(m);
+      for (int64_t i = 0; i < columns; ++i) store(to + (c + i) * width, m[i]);
+    }
+  }
+}
+
 /// packed [count, depth] (see gemm.h) = columns c0.. of keys [j0, j0 + count).
 inline void pack_keys(const AttentionShape& s, const AttentionHead& h, int64_t j0, int64_t count,
                       int64_t c0, int64_t depth, const real* keys, real* packed) {
@@ -137,10 +162,10 @@ inline void key_products(const AttentionShape& s, const AttentionHead& h, int64_
   alignas(64) real packed[packed_size(kTileDepth, kTileKeys)];
   for (int64_t c0 = 0; c0 < h.depth; c0 += kTileDepth) {
     const int64_t depth = std::min(h.depth - c0, kTileDepth);
-    if (depth == 8)
+    if (depth >= kLanes)
+      pack_wide_keys_transposed(s, h, j0, count, c0, depth, keys, scale, packed);
+    else if (depth == 8)
       pack_keys_transposed<8>(s, h, j0, count, c0, depth, keys, scale, packed);
-    else if (depth == 16)
-      pack_keys_transposed<16>(s, h, j0, count, c0, depth, keys, scale, packed);
     else
       pack_keys_transposed<0>(s, h, j0, count, c0, depth, keys, scale, packed);
     multiply(queries, depth, round_up(count, kLanes), a + c0, lda, packed, nullptr, c, kTileKeys,

@@ -17,7 +17,9 @@ constexpr int kTileRows = 6;
 // so that a tile lies in the inner caches whatever the stride of its source.
 constexpr int64_t kTileStride = round_up(kTileRows, kLanes);
 constexpr int64_t kDepth = 1024 / int64_t(sizeof(real));  // of a packed tile
-constexpr int64_t kBlockTiles = 7;
+constexpr int64_t kBlockTiles = 14;
+constexpr int64_t kLineElements = 64 / int64_t(sizeof(real));
+constexpr int64_t kPanelLines = std::max<int64_t>(2 * kLanes / kLineElements, 1);
 
 struct alignas(64) PackedBlock {
   real data[kBlockTiles * kDepth * kTileStride];
@@ -35,8 +37,8 @@ struct Tile {
   int64_t ldc;
   int64_t last;  // columns of the last vector
   Store mode;
-  const real* next = nullptr;  // what to fetch meanwhile, next_step bytes per step of k
-  int64_t next_step = 0;
+  const real* next;   // what to fetch meanwhile,
+  int64_t next_step;  // bytes per step of k
 };
 
 template <int MR, int NV>
@@ -97,7 +99,9 @@ void outer_tile(const Tile& t) {
   vreal acc[MR][NV] = {};
   const real* a = t.a;
   const real* b = t.b;
-  for (int64_t r = 0; r < t.k; ++r, a += t.lda, b += t.ldb) {
+  const char* next = reinterpret_cast<const char*>(t.next);
+  for (int64_t r = 0; r < t.k; ++r, a += t.lda, b += t.ldb, next += t.next_step) {
+    __builtin_prefetch(next, 0, 2);
     vreal row[NV];
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v)
@@ -163,11 +167,11 @@ void pack(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed) {
   }
 }
 
-void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed, real scale) {
+void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed) {
   for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
     const int64_t columns = std::min(n - j0, 2 * kLanes), width = round_up(columns, kLanes);
     for (int64_t j = 0; j < width; j += kLanes)
-      transpose_rows(w + (j0 + j) * ldw, ldw, std::min(columns - j, kLanes), k, scale,
+      transpose_rows(w + (j0 + j) * ldw, ldw, std::min(columns - j, kLanes), k, 1,
                      packed + j0 * k + j, width);
   }
 }
@@ -209,15 +213,25 @@ void add_outer_block(int64_t rows, int64_t m, int64_t n, const real* a, int64_t 
           store(block.tile(i) + r * kTileStride + s,
                 load_partial(a + (r0 + r) * lda + top + s, std::min(height - s, kLanes)));
     }
-    for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
+    for (int64_t j0 = 0, slot = 0; j0 < n; j0 += 2 * kLanes) {
       const int64_t columns = std::min(n - j0, 2 * kLanes);
       const int vectors = columns > kLanes ? 2 : 1;
       pack(b + r0 * ldb + j0, ldb, count, columns, panel);
       for (int64_t i = 0; i < tiles; ++i) {
         const int64_t top = piece_begin(m, tiles, i), height = piece_begin(m, tiles, i + 1) - top;
+        // Meanwhile fetches a line of every row of the next panel or of the next chunk of a.
+        const real* next = panel;
+        int64_t step = 0;
+        if (i < kPanelLines && j0 + 2 * kLanes < n)
+          next = b + r0 * ldb + j0 + 2 * kLanes + i * kLineElements, step = ldb;
+        else if (i < kPanelLines && chunk + 1 < chunks)
+          next = b + (r0 + count) * ldb + i * kLineElements, step = ldb;
+        else if (const int64_t at = slot * kLineElements; chunk + 1 < chunks && at < m)
+          next = a + (r0 + count) * lda + at, step = lda, ++slot;
         kOuter[vectors - 1][1][size_t(height - 1)](
             {count, block.tile(i), kTileStride, panel, vectors * kLanes, nullptr,
-             c + top * ldc + j0, ldc, columns - (vectors - 1) * kLanes, Store::add});
+             c + top * ldc + j0, ldc, columns - (vectors - 1) * kLanes, Store::add, next,
+             step * int64_t(sizeof(real))});
       }
     }
   }
@@ -251,7 +265,7 @@ void add_outer(int64_t rows, int64_t m, int64_t n, const real* a, int64_t lda, c
         const int64_t top = piece_begin(m, tiles, i), height = piece_begin(m, tiles, i + 1) - top;
         kOuter[vectors - 1][last == kLanes][size_t(height - 1)](
             {count, a + r0 * lda + top, lda, b + r0 * ldb + j0, ldb, nullptr, c + top * ldc + j0,
-             ldc, last, Store::add});
+             ldc, last, Store::add, b + r0 * ldb + j0, 0});
       }
     }
   }

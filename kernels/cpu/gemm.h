@@ -11,9 +11,8 @@ constexpr int64_t packed_size(int64_t k, int64_t n) { return k * round_up(n, kLa
 
 /// Packs w [k, n] (row stride ldw).
 void pack(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed);
-/// Packs the transpose of w [n, k] (row stride ldw), scaled.
-void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed,
-                     real scale = 1);
+/// Packs the transpose of w [n, k] (row stride ldw).
+void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* packed);
 
 enum class Store { overwrite, relu, add };
 

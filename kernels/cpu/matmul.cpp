@@ -328,7 +328,10 @@ struct Backward {
         for_blocks(be, groups.subspan(g, 1), s.k,
                    [&](size_t, const Block& b) { data_gradient(g, b, true); });
     }
-    const int64_t down = piece_count(s.n, kBlock), across = column_blocks(s.k);
+    // The larger the block, the less often dy and x are read; but every thread wants one.
+    const int64_t height = s.n * s.k >= 4 * kWide ? 2 * kBlock : kBlock;
+    const int64_t width = s.n * s.k >= 8 * kWide ? 2 * kColumns : kColumns;
+    const int64_t down = piece_count(s.n, height), across = piece_count(s.k, width);
     const int64_t pieces = down * across;
     // The first group with this gradient, if any, takes care of the others.
     const auto first = [&](size_t g, auto gradient) {
@@ -340,10 +343,10 @@ struct Backward {
     };
     parallel_for(be, std::ssize(groups) * pieces, [&](int64_t task) {
       const size_t g = size_t(task / pieces);
-      const int64_t i = task % pieces / across, j = task % across * kColumns;
+      const int64_t i = task % pieces / across, j = task % across * width;
       const int64_t row = piece_begin(s.n, down, i), rows = piece_begin(s.n, down, i + 1) - row;
       if (first(g, [](const MatmulGroup& m) { return m.dweight; }))
-        weight_gradient(g, {row, rows, j, std::min(s.k - j, kColumns)});
+        weight_gradient(g, {row, rows, j, std::min(s.k - j, width)});
       if (j == 0 && first(g, [](const MatmulGroup& m) { return m.dbias; }))
         bias_gradient(g, row, rows);
     });
