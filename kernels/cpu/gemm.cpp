@@ -17,6 +17,7 @@ constexpr int kTileRows = 6;
 // so that a tile lies in the inner caches whatever the stride of its source.
 constexpr int64_t kTileStride = round_up(kTileRows, kLanes);
 constexpr int64_t kDepth = 1024 / int64_t(sizeof(real));  // of a packed tile
+constexpr int64_t kFetchDepth = 2 * kDepth;
 constexpr int64_t kBlockTiles = 14;
 constexpr int64_t kLineElements = 64 / int64_t(sizeof(real));
 constexpr int64_t kPanelLines = std::max<int64_t>(2 * kLanes / kLineElements, 1);
@@ -64,7 +65,7 @@ template <int MR, int NV>
 }
 
 // acc[i][.] = bias + sum_l a[i, l] b[l, .]
-template <int MR, int NV>
+template <int MR, int NV, bool Fetch>
 void multiply_tile(const Tile& t) {
   vreal acc[MR][NV];
 #pragma GCC unroll 2
@@ -78,8 +79,8 @@ void multiply_tile(const Tile& t) {
   const real* b = t.b;
   const int64_t lda = t.lda;
   const char* next = reinterpret_cast<const char*>(t.next);
-  for (int64_t l = 0; l < t.k; ++l, ++a, b += NV * kLanes, next += t.next_step) {
-    __builtin_prefetch(next, 0, 2);
+  for (int64_t l = 0; l < t.k; ++l, ++a, b += NV * kLanes) {
+    if (Fetch) __builtin_prefetch(next, 0, 2), next += t.next_step;
     vreal column[NV];
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) column[v] = load(b + v * kLanes);
@@ -118,17 +119,18 @@ void outer_tile(const Tile& t) {
 
 using TileKernel = void (*)(const Tile&);
 
-template <int NV, size_t... I>
+template <int NV, bool Fetch, size_t... I>
 constexpr std::array<TileKernel, kTileRows> multiply_kernels(std::index_sequence<I...>) {
-  return {&multiply_tile<int(I) + 1, NV>...};
+  return {&multiply_tile<int(I) + 1, NV, Fetch>...};
 }
 template <int NV, bool Whole, size_t... I>
 constexpr std::array<TileKernel, kTileRows> outer_kernels(std::index_sequence<I...>) {
   return {&outer_tile<int(I) + 1, NV, Whole>...};
 }
 using Tiles = std::make_index_sequence<size_t(kTileRows)>;
-constexpr std::array<TileKernel, kTileRows> kMultiply[2] = {multiply_kernels<1>(Tiles{}),
-                                                            multiply_kernels<2>(Tiles{})};
+constexpr std::array<TileKernel, kTileRows> kMultiply[2][2] = {
+    {multiply_kernels<1, false>(Tiles{}), multiply_kernels<1, true>(Tiles{})},
+    {multiply_kernels<2, false>(Tiles{}), multiply_kernels<2, true>(Tiles{})}};
 constexpr std::array<TileKernel, kTileRows> kOuter[2][2] = {
     {outer_kernels<1, false>(Tiles{}), outer_kernels<1, true>(Tiles{})},
     {outer_kernels<2, false>(Tiles{}), outer_kernels<2, true>(Tiles{})}};
@@ -179,18 +181,20 @@ void pack_transposed(const real* w, int64_t ldw, int64_t k, int64_t n, real* pac
 void multiply(int64_t rows, int64_t k, int64_t n, const real* a, int64_t lda, const real* packed,
               const real* bias, real* c, int64_t ldc, Store mode) {
   const int64_t tiles = piece_count(rows, kTileRows);
+  // Every tile fetches its part of the next panel if that is large and may lie far out.
+  const int64_t part = rows > 0 ? 2 * kLanes * int64_t(sizeof(real)) / tiles : 0;
   for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
     const int64_t columns = std::min(n - j0, 2 * kLanes);
     const int vectors = columns > kLanes ? 2 : 1;
-    // Every tile fetches its part of the next panel, which may lie far out.
-    const int64_t next = std::min(n - j0 - columns, 2 * kLanes) * k;
+    const real* panel = packed + j0 * k;
+    const bool more = k >= kFetchDepth && n - j0 >= 4 * kLanes;
+    const real* next = more ? panel + 2 * kLanes * k : panel;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t r = piece_begin(rows, tiles, i), height = piece_begin(rows, tiles, i + 1) - r;
-      kMultiply[vectors - 1][size_t(height - 1)](
-          {k, a + r * lda, lda, packed + j0 * k, 0, bias ? bias + j0 : nullptr, c + r * ldc + j0,
-           ldc, columns - (vectors - 1) * kLanes, mode,
-           packed + j0 * k + (next > 0 ? 2 * kLanes * k + piece_begin(next, tiles, i) : 0),
-           next * int64_t(sizeof(real)) / std::max<int64_t>(k * tiles, 1)});
+      kMultiply[vectors - 1][more][size_t(height - 1)](
+          {k, a + r * lda, lda, panel, 0, bias ? bias + j0 : nullptr, c + r * ldc + j0, ldc,
+           columns - (vectors - 1) * kLanes, mode, next, more ? part : 0});
+      if (more) next += k * part / int64_t(sizeof(real));
     }
   }
 }
