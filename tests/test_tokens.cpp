@@ -142,6 +142,7 @@ TEST_CASE("tokens: raw_text through a tokenizer", "[data][tokens]") {
   CHECK(text.lengths == Ids{4, 2});
   CHECK(text_of(changes, with_tokens(&tokenizer, 3)).tokens ==
         Ids{2, 4, 3, 1, 1, 1, 0, 0, 0, 2, 3, 0, 1, 1, 0, 0, 0, 0});
+  CHECK(text_of({{"text_bert", filled({2, 9, 7})}}, with_tokens(&tokenizer)).width == 7);
   CHECK(text_of({}, with_tokens(&tokenizer)).tokens == kTokens);  // the file's own come first
   CHECK(error_of({{"text_bert", ""}, {"raw_text", list({str("a")})}}, with_tokens(&tokenizer)) ==
         std::string(kAt) + "audio has 2 samples, text has 1");
