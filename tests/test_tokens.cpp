@@ -107,6 +107,31 @@ TEST_CASE("tokens: text_bert of every integer type and both formats", "[data][to
   same(text_of({{"text_bert", whole<int64_t>("i8", {2, 3, 4}, turned, true)}}));
 }
 
+TEST_CASE("tokens: files that Python wrote", "[data][tokens]") {
+  const std::string seeds = DECALIGN_TEST_SEEDS;
+  LoadOptions keep;
+  keep.keep_text = true;
+  for (const std::string name :
+       {"/pickle/tokens_numpy1_protocol4.pkl", "/pickle/tokens_numpy2_protocol4.pkl",
+        "/safetensors/tokens.safetensors"}) {
+    INFO(name);
+    const Dataset data = load_dataset(seeds + name, with_tokens());
+    for (const char* split : {"train", "valid", "test"}) {
+      const Sequences& text = data.splits.at(split).modalities.at(0);
+      CHECK((text.width == 0 && text.steps == 4));
+      CHECK(Ids(text.tokens.begin(), text.tokens.begin() + 4) == Ids{2, 4, 3, 0});
+      CHECK(text.lengths == Ids{3, 2});
+      const bool turned = name[1] == 'p' && std::string(split) == "valid";
+      CHECK(attention_row(text.tokens, 4) == (turned ? 2 : 1));
+    }
+    const Dataset kept = load_dataset(seeds + name, keep);
+    CHECK(kept.splits.at("train").raw_text == std::vector<std::string>{"Good", ""});
+    if (name[1] != 'p') continue;
+    CHECK(kept.splits.at("valid").raw_text == std::vector<std::string>{"caf\u00e9", "\u4f60"});
+    CHECK(kept.splits.at("test").raw_text == std::vector<std::string>{"a", "b"});
+  }
+}
+
 TEST_CASE("tokens: without token ids to be had float text is read", "[data][tokens]") {
   for (const Keys& changes :
        {Keys{{"text_bert", ""}, {"text", filled({2, 9, 7})}},
@@ -142,6 +167,7 @@ TEST_CASE("tokens: raw_text through a tokenizer", "[data][tokens]") {
   CHECK(text.lengths == Ids{4, 2});
   CHECK(text_of(changes, with_tokens(&tokenizer, 3)).tokens ==
         Ids{2, 4, 3, 1, 1, 1, 0, 0, 0, 2, 3, 0, 1, 1, 0, 0, 0, 0});
+  CHECK(text_of({{"text_bert", filled({2, 9, 7})}}, with_tokens(&tokenizer)).width == 7);
   CHECK(text_of({}, with_tokens(&tokenizer)).tokens == kTokens);  // the file's own come first
   CHECK(error_of({{"text_bert", ""}, {"raw_text", list({str("a")})}}, with_tokens(&tokenizer)) ==
         std::string(kAt) + "audio has 2 samples, text has 1");

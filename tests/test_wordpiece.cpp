@@ -92,6 +92,9 @@ TEST_CASE("wordpiece: case and accents as the options say", "[data][wordpiece]")
 TEST_CASE("wordpiece: Chinese characters are words", "[data][wordpiece]") {
   const std::string vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n\u4f60\n\u4f60\u597d\n\u597d\n";
   CHECK(WordPiece(vocabulary, "v").pieces("\u4f60\u597d") == Ids{4, 6});
+  // The first 256 of extension E are not, as in the model's own definition.
+  const std::string rare = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n\U0002b820\U0002b820\n\U0002b920\n";
+  CHECK(WordPiece(rare, "v").pieces("\U0002b820\U0002b820\U0002b920") == Ids{4, 5});
   WordPieceOptions together;
   together.chinese_characters = false;
   CHECK(WordPiece(vocabulary, "v", together).pieces("\u4f60\u597d") == Ids{5});

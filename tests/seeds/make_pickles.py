@@ -76,3 +76,13 @@ few["valid"].update(regression_labels=["1.5", np.float32(-2)], id=[1, b"b"])
 few["test"].update(regression_labels=[[1.5], [-2]], id=np.arange(2), audio_lengths=[1, 0])
 with open(f"{OUT}/labels_numpy{MAJOR}_protocol4.pkl", "wb") as f:
     pickle.dump(few, f, 4)
+
+# Token ids and raw text: in every split the rows come in another type and order.
+ids = np.array([[2, 4, 3, 0], [2, 3, 0, 0]])
+mask, segment = (ids != 0).astype(int), np.zeros_like(ids)
+few = {name: {"audio": counted((2, 1, 3), "f4"), "regression_labels": [1.0, 2.0]} for name in ("train", "valid", "test")}
+few["train"].update(text_bert=np.stack([ids, mask, segment], 1), raw_text=["Good", ""])
+few["valid"].update(text_bert=np.stack([ids, segment, mask], 1).astype("i4"), raw_text=np.array(["caf\u00e9", "\u4f60"]))
+few["test"].update(text_bert=np.asfortranarray(np.stack([ids, mask, segment], 1)).astype("f8"), raw_text=np.array(["a", "b"], object))
+with open(f"{OUT}/tokens_numpy{MAJOR}_protocol4.pkl", "wb") as f:
+    pickle.dump(few, f, 4)

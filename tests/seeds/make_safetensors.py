@@ -46,3 +46,11 @@ for split, n in (("train", 3), ("valid", 1), ("test", 2)):
     tensors[f"{split}.labels"] = ("F32", [n, 1], [i - 1.0 for i in range(n)])
     metadata[f"{split}.ids"] = json.dumps([f"{split}-{i}" for i in range(n)])
 write("dataset", tensors, metadata)
+
+tensors, metadata = {}, {}
+for split in ("train", "valid", "test"):
+    tensors[f"{split}.text_bert"] = ("I32", [2, 3, 4], [2, 4, 3, 0, 1, 1, 1, 0, 0, 0, 0, 0, 2, 3, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0])
+    tensors[f"{split}.audio"] = ("F32", [2, 1, 3], [i / 2 for i in range(6)])
+    tensors[f"{split}.labels"] = ("F32", [2], [1.0, 2.0])
+    metadata[f"{split}.raw_text"] = json.dumps(["Good", ""])
+write("tokens", tensors, metadata)
