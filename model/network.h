@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/distribution_encoder.h"
 #include "kernels/dropout_mask.h"
 #include "model/batch.h"
 #include "model/config.h"
@@ -53,7 +54,7 @@ class Network {
   void add_parameters();
   void losses(Step& step, const Batch& batch, Result& result);
   void align(Step& step, const Tensor& pooled_unique, const Tensor& pooled_common, Result& result);
-  Tensor distribution_encoder(Step& step, const Tensor& pooled_common);
+  Distributions encode_distributions(Step& step, const Tensor& pooled_common);
   Tensor project(Step& step, const Batch& batch);
   Tensor transformers(Step& step, const Tensor& unique);
   bool projected(size_t m) const { return sizes_[m].width != config_.width(); }
