@@ -13,14 +13,16 @@ using Groups = std::span<const Group>;
 constexpr int64_t kRows = 16;   // rows per task
 constexpr int64_t kChunk = 64;  // columns of a sum that is kept in registers and L1
 
-void check(const DistributionEncoderShape& s, Groups groups, In x, bool backward, size_t needed,
-           Scratch scratch) {
+void check(const DistributionEncoderShape& s, Groups groups, In x, std::span<const double> hidden,
+           bool backward) {
   expect(s.batch >= 0 && s.width >= 0 && s.hidden >= 0 && s.outputs >= 0,
          "distribution_encoder: negative size");
   expect(s.dropout.threshold() < 65536, "distribution_encoder: dropout rate must be below 1");
   expect(!s.dropout.on() || s.dropout.state, "distribution_encoder: dropout needs a random state");
   expect(std::ssize(x) == std::ssize(groups) * s.batch * s.width,
          "distribution_encoder: x must be [M, B, width]");
+  expect(std::ssize(hidden) == std::ssize(groups) * s.batch * s.hidden,
+         "distribution_encoder: hidden must be [M, B, hidden]");
   for (const Group& g : groups) {
     expect(std::ssize(g.weight1) == s.hidden * s.width && std::ssize(g.bias1) == s.hidden,
            "distribution_encoder: weight1 must be [hidden, width], bias1 [hidden]");
@@ -32,7 +34,6 @@ void check(const DistributionEncoderShape& s, Groups groups, In x, bool backward
                fits(g.dbias2, g.bias2),
            "distribution_encoder: a gradient differs from its weight in size");
   }
-  expect(scratch.size() >= needed, "distribution_encoder: scratch too small");
 }
 
 // bias + sum over k of w x
@@ -85,23 +86,21 @@ void hidden_row(const DistributionEncoderShape& s, const KeepStream& keep, const
 
 size_t distribution_encoder_scratch_bytes(const Cpu&, const DistributionEncoderShape& s,
                                           int64_t modalities) {
-  return 2 * carve_bytes<double>(modalities * s.batch * s.hidden);
+  return carve_bytes<double>(modalities * s.batch * s.hidden);
 }
 
 void distribution_encoder_forward(const Cpu& be, const DistributionEncoderShape& s, Groups groups,
-                                  In x, Out z, Out rest, Scratch scratch) {
+                                  In x, Out z, Out rest, std::span<double> hidden) {
   const int64_t rows = std::ssize(groups) * s.batch;
-  check(s, groups, x, false, distribution_encoder_scratch_bytes(be, s, std::ssize(groups)),
-        scratch);
+  check(s, groups, x, hidden, false);
   expect(std::ssize(z) == rows * s.outputs, "distribution_encoder: z must be [M, B, outputs]");
   expect(rest.empty() || rest.size() == z.size(),
          "distribution_encoder: rest must have the size of z");
   const KeepStream keep(s.dropout);
-  double* hidden = carve<double>(scratch, rows * s.hidden);
   parallel_ranges(be, rows, kRows, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const Group& g = groups[size_t(row / s.batch)];
-      double* h = hidden + row * s.hidden;
+      double* h = hidden.data() + row * s.hidden;
       hidden_row(s, keep, g, x.data() + row * s.width, row, h);
       for (int64_t j = 0; j < s.outputs; ++j) {
         const size_t at = size_t(row * s.outputs + j);
@@ -114,20 +113,22 @@ void distribution_encoder_forward(const Cpu& be, const DistributionEncoderShape&
 }
 
 void distribution_encoder_backward(const Cpu& be, const DistributionEncoderShape& s, Groups groups,
-                                   In x, In dz, InOut dx, Scratch scratch) {
+                                   In x, std::span<const double> hidden, In dz, InOut dx,
+                                   Scratch scratch) {
   const int64_t M = std::ssize(groups), n = s.batch, rows = M * n;
-  check(s, groups, x, true, distribution_encoder_scratch_bytes(be, s, M), scratch);
+  check(s, groups, x, hidden, true);
+  expect(scratch.size() >= distribution_encoder_scratch_bytes(be, s, M),
+         "distribution_encoder: scratch too small");
   expect(std::ssize(dz) == rows * s.outputs, "distribution_encoder: dz must be [M, B, outputs]");
   expect(dx.empty() || dx.size() == x.size(), "distribution_encoder: dx must have the size of x");
-  const KeepStream keep(s.dropout);
-  double* hidden = carve<double>(scratch, rows * s.hidden);
+  const double scale = double(s.dropout.scale());
   double* dhidden = carve<double>(scratch, rows * s.hidden);
-  // By row: the hidden layer again, its gradient, dx.
+  // By row: the hidden layer's gradient, dx.
   parallel_ranges(be, rows, kRows, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const Group& g = groups[size_t(row / n)];
-      double *h = hidden + row * s.hidden, *dh = dhidden + row * s.hidden;
-      hidden_row(s, keep, g, x.data() + row * s.width, row, h);
+      const double* h = hidden.data() + row * s.hidden;
+      double* dh = dhidden + row * s.hidden;
       std::fill(dh, dh + s.hidden, 0.0);
       for (int64_t j = 0; j < s.outputs; ++j) {
         const double d = double(dz[size_t(row * s.outputs + j)]);
@@ -135,7 +136,7 @@ void distribution_encoder_backward(const Cpu& be, const DistributionEncoderShape
 #pragma omp simd
         for (int64_t k = 0; k < s.hidden; ++k) dh[k] += d * double(w[k]);
       }
-      for (int64_t k = 0; k < s.hidden; ++k) dh[k] = h[k] > 0 ? dh[k] * double(keep.scale) : 0;
+      for (int64_t k = 0; k < s.hidden; ++k) dh[k] = h[k] > 0 ? dh[k] * scale : 0;
       if (!dx.empty())
         add_products(s.hidden, s.width, dh, 1, g.weight1.data(), s.width,
                      dx.data() + row * s.width);
@@ -147,7 +148,7 @@ void distribution_encoder_backward(const Cpu& be, const DistributionEncoderShape
     for (int64_t unit = first; unit < last; ++unit) {
       const int64_t m = unit / units, j = unit % units, k = j - s.hidden;
       const Group& g = groups[size_t(m)];
-      const double *h = hidden + m * n * s.hidden, *dh = dhidden + m * n * s.hidden + j;
+      const double *h = hidden.data() + m * n * s.hidden, *dh = dhidden + m * n * s.hidden + j;
       const real *xs = x.data() + m * n * s.width, *d = dz.data() + m * n * s.outputs + k;
       if (j < s.hidden) {
         if (!g.dweight1.empty())
