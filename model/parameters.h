@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "autograd/tape.h"
@@ -25,6 +26,7 @@ struct Parameter {
 class Parameters {
  public:
   /// Appends one; its values are undefined until initialize() or until the caller writes them.
+  /// Throws std::invalid_argument for a name that is there already.
   void add(Parameter parameter);
   /// Draws every value from Philox by (seed, parameter, element): the same weights on every
   /// machine.
@@ -47,6 +49,7 @@ class Parameters {
 
  private:
   std::vector<Parameter> list_;
+  std::unordered_map<std::string, size_t> position_;  // in list_, by name
   std::vector<real> values_, grads_;
 };
 

@@ -98,6 +98,8 @@ TEST_CASE("config: an unknown key names the nearest known one", "[model][config]
   nearest("Alpha", "alpha");
   nearest("conv1d_kernel_sise_v", "conv1d_kernel_size_v");
   nearest("attn_dropuot", "attn_dropout");
+  CHECK_THAT(error_of(json{{std::string(3000, 'x'), 1}}),
+             Catch::Contains("known key: \"") && !Catch::Contains("known key: \"\""));
   nearest("conv1d_kernel_size_", "conv1d_kernel_size_a");
 }
 
