@@ -84,6 +84,9 @@ TEST_CASE("config: absent keys and null are the release's defaults", "[model][co
   CHECK(none.task_loss == "mae");
   CHECK(none.gmm_covariance == "diagonal");
   check_round_trip(none);
+  const Config empty = parsed(R"({"task_loss": "", "dataset_name": "", "selection_mode": ""})");
+  CHECK(parse_config(json::parse(to_json(empty).dump()), "again").task_loss.empty());
+  check_round_trip(empty);
 }
 
 TEST_CASE("config: an unknown key names the nearest known one", "[model][config]") {
