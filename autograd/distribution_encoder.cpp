@@ -26,12 +26,12 @@ Distributions distribution_encoder(Tape& tape, const Tensor& x,
     wants_grad = wants_grad || any_grad(p.weight1, p.bias1, p.weight2, p.bias2);
   }
   const Shape shape{x.shape[0], s.batch, s.outputs};
-  const Tensor z = tape.make(shape, wants_grad), rest = tape.make(shape, false);
+  const Tensor z = tape.make(shape, wants_grad), rest = tape.make(shape, wants_grad);
   const auto hidden = tape.take<double>(x.shape[0] * s.batch * s.hidden);
   tape.run([&](const auto& be) {
     distribution_encoder_forward(be, s, groups, x.value, z.value, rest.value, hidden);
   });
-  tape.record({z}, [&tape, s, x, z, hidden, groups, parts](const auto& be) {
+  tape.record({z, rest}, [&tape, s, x, z, rest, hidden, groups, parts](const auto& be) {
     for (size_t m = 0; m < parts.size(); ++m) {
       groups[m].dweight1 = tape.grad_sink(parts[m].weight1);
       groups[m].dbias1 = tape.grad_sink(parts[m].bias1);
@@ -39,7 +39,7 @@ Distributions distribution_encoder(Tape& tape, const Tensor& x,
       groups[m].dbias2 = tape.grad_sink(parts[m].bias2);
     }
     distribution_encoder_backward(
-        be, s, groups, x.value, hidden, tape.grad(z), tape.grad_sink(x),
+        be, s, groups, x.value, hidden, tape.grad(z), tape.grad(rest), tape.grad_sink(x),
         tape.scratch(distribution_encoder_scratch_bytes(be, s, std::ssize(groups))));
   });
   return {z, rest};

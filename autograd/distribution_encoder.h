@@ -11,7 +11,8 @@ struct DistributionEncoderPart {
   Tensor weight1, bias1, weight2, bias2;
 };
 
-/// z + rest [M, B, outputs]: the codes and what rounding took from them, which has no gradient.
+/// z + rest [M, B, outputs]: the codes and what rounding took from them; their gradient is
+/// that of z + that of rest, in the same way.
 struct Distributions {
   Tensor z, rest;
 };

@@ -15,7 +15,8 @@ Tensor moment_matching(Tape& tape, const Tensor& z, Reduction reduction, const T
   });
   tape.record({value}, [&tape, shape, z, rest, mean, covariance, skewness, value](const auto& be) {
     moments_backward(be, shape, z.value, rest.value, mean, covariance, skewness, tape.grad(value),
-                     tape.grad_sink(z), tape.scratch(moments_scratch_bytes(be, shape)));
+                     tape.grad_sink(z), tape.grad_sink(rest),
+                     tape.scratch(moments_scratch_bytes(be, shape)));
   });
   return value;
 }

@@ -6,7 +6,7 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
-/// z [M, B, p] -> [1]; `rest` as z, without a gradient, or empty. See kernels/moments.h.
+/// z [M, B, p] -> [1]; `rest` as z, or empty. See kernels/moments.h.
 Tensor moment_matching(Tape&, const Tensor& z, Reduction, const Tensor& rest = {});
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -36,14 +36,16 @@ void distribution_encoder_forward(const Cuda&, const DistributionEncoderShape&,
                                   std::span<const DistributionEncoderGroup>, In x, Out z, Out rest,
                                   std::span<double> hidden);
 
-/// Adds the gradients of x and of every weight; an empty one is skipped. No two gradients
-/// may overlap.
+/// Adds the gradients of x and of every weight; an empty one is skipped. That of z is dz + drest,
+/// where `drest` is not empty. No two gradients may overlap.
 void distribution_encoder_backward(const Cpu&, const DistributionEncoderShape&,
                                    std::span<const DistributionEncoderGroup>, In x,
-                                   std::span<const double> hidden, In dz, InOut dx, Scratch);
+                                   std::span<const double> hidden, In dz, In drest, InOut dx,
+                                   Scratch);
 void distribution_encoder_backward(const Cuda&, const DistributionEncoderShape&,
                                    std::span<const DistributionEncoderGroup>, In x,
-                                   std::span<const double> hidden, In dz, InOut dx, Scratch);
+                                   std::span<const double> hidden, In dz, In drest, InOut dx,
+                                   Scratch);
 
 /// Work space of the backward pass, in bytes.
 size_t distribution_encoder_scratch_bytes(const Cpu&, const DistributionEncoderShape&,

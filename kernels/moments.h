@@ -20,16 +20,18 @@ struct MomentsShape {
 ///   Reduction::mean  mean over pairs of MSE(mean) + MSE(covariance) + MSE(skewness) (release)
 ///   Reduction::sum   1 / (M (M - 1)) * sum over pairs of the three squared norms (paper, eq. 9)
 ///
-/// The statistics are kept for the backward pass. One modality or no batch: 0.
+/// The statistics are kept for the backward pass. The gradient is dz + drest, where `drest` is not
+/// empty: the bias behind z sees its sum over the batch, in which most of it cancels. One modality
+/// or no batch: 0.
 void moments_forward(const Cpu&, const MomentsShape&, In z, In rest, Out mean, Out covariance,
                      Out skewness, Out value, Scratch);
 void moments_forward(const Cuda&, const MomentsShape&, In z, In rest, Out mean, Out covariance,
                      Out skewness, Out value, Scratch);
 
 void moments_backward(const Cpu&, const MomentsShape&, In z, In rest, In mean, In covariance,
-                      In skewness, In dvalue, InOut dz, Scratch);
+                      In skewness, In dvalue, InOut dz, InOut drest, Scratch);
 void moments_backward(const Cuda&, const MomentsShape&, In z, In rest, In mean, In covariance,
-                      In skewness, In dvalue, InOut dz, Scratch);
+                      In skewness, In dvalue, InOut dz, InOut drest, Scratch);
 
 /// Work space that either direction needs, in bytes.
 size_t moments_scratch_bytes(const Cpu&, const MomentsShape&);

@@ -113,7 +113,7 @@ TEST_CASE(
     Doubles hidden(size_t(M * B * s.hidden));
     Values z(dz.size());
     distribution_encoder_forward(Cpu{threads}, s, groups, x, z, {}, hidden);
-    distribution_encoder_backward(Cpu{threads}, s, groups, x, hidden, dz, dx.span(),
+    distribution_encoder_backward(Cpu{threads}, s, groups, x, hidden, dz, {}, dx.span(),
                                   scratch.span());
     std::vector<Values> got{dx.values()};
     REQUIRE(dx.intact());
@@ -124,7 +124,7 @@ TEST_CASE(
     if (threads == 1) bits = got;
     REQUIRE((got == bits));
     for (DistributionEncoderGroup& g : groups) g.dweight1 = g.dbias1 = g.dweight2 = g.dbias2 = {};
-    distribution_encoder_backward(Cpu{threads}, s, groups, x, hidden, dz, {}, scratch.span());
+    distribution_encoder_backward(Cpu{threads}, s, groups, x, hidden, dz, {}, {}, scratch.span());
     for (size_t i = 0; i < out.size(); ++i) REQUIRE((out[i].values() == bits[i + 1]));
   }
 }

@@ -43,8 +43,8 @@ TEST_CASE("mmd: matches the definition, every thread count gives the same bits",
           const MmdShape s{M, B, p, bandwidth};
           Guarded value(1), gradient(M * B * p), without(1);
           Workspace scratch(mmd_scratch_bytes(Cpu{}, s));
-          mmd_forward(Cpu{threads}, s, z, {}, value.span(), gradient.span(), scratch.span());
-          mmd_forward(Cpu{threads}, s, z, {}, without.span(), {}, scratch.span());
+          mmd_forward(Cpu{threads}, s, z, {}, value.span(), gradient.span(), {}, scratch.span());
+          mmd_forward(Cpu{threads}, s, z, {}, without.span(), {}, {}, scratch.span());
           REQUIRE((value.intact() && gradient.intact() && value.values() == without.values()));
           require_close(value.span(), {reference(z, M, B, p, bandwidth)}, 32);
           if (threads == 1) bits = gradient.values();
@@ -74,7 +74,7 @@ TEST_CASE("mmd: equal batches have distance 0 and gradient 0", "[kernels][mmd]")
   Values value(1), gradient(all.size());
   const MmdShape s{3, B, p, 1};
   Workspace scratch(mmd_scratch_bytes(Cpu{}, s));
-  mmd_forward(Cpu{}, s, all, {}, value, gradient, scratch.span());
+  mmd_forward(Cpu{}, s, all, {}, value, gradient, {}, scratch.span());
   require_close(value, {0}, 8);
   require_close(gradient, std::vector<double>(all.size(), 0.0), 8);
 }
@@ -87,7 +87,8 @@ TEST_CASE("mmd: bandwidth and spans are checked", "[autograd][mmd][errors]") {
     REQUIRE_THROWS_AS(mmd(tape, x, bandwidth), std::invalid_argument);
   REQUIRE_THROWS_AS(mmd(tape, tape.leaf({12}, z), 1), std::invalid_argument);
   Values value(2);
-  REQUIRE_THROWS_AS(mmd_forward(Cpu{}, {2, 3, 2, 1}, z, {}, value, {}, {}), std::invalid_argument);
+  REQUIRE_THROWS_AS(mmd_forward(Cpu{}, {2, 3, 2, 1}, z, {}, value, {}, {}, {}),
+                    std::invalid_argument);
 }
 
 #ifdef DECALIGN_F64

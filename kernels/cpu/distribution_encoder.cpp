@@ -1,6 +1,7 @@
 #include "kernels/distribution_encoder.h"
 
 #include "kernels/cpu/carve.h"
+#include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
 
@@ -86,7 +87,8 @@ void hidden_row(const DistributionEncoderShape& s, const KeepStream& keep, const
 
 size_t distribution_encoder_scratch_bytes(const Cpu&, const DistributionEncoderShape& s,
                                           int64_t modalities) {
-  return carve_bytes<double>(modalities * s.batch * s.hidden);
+  return carve_bytes<double>(modalities * s.batch * s.hidden) +
+         carve_bytes<double>(modalities * s.batch * s.outputs);
 }
 
 void distribution_encoder_forward(const Cpu& be, const DistributionEncoderShape& s, Groups groups,
@@ -105,24 +107,27 @@ void distribution_encoder_forward(const Cpu& be, const DistributionEncoderShape&
       for (int64_t j = 0; j < s.outputs; ++j) {
         const size_t at = size_t(row * s.outputs + j);
         const double sum = affine(g.bias2[size_t(j)], g.weight2.data() + j * s.hidden, h, s.hidden);
-        z[at] = real(sum);
-        if (!rest.empty()) rest[at] = real(sum - double(z[at]));
+        set_pair(sum, z, rest, at);
       }
     }
   });
 }
 
 void distribution_encoder_backward(const Cpu& be, const DistributionEncoderShape& s, Groups groups,
-                                   In x, std::span<const double> hidden, In dz, InOut dx,
+                                   In x, std::span<const double> hidden, In dz, In drest, InOut dx,
                                    Scratch scratch) {
   const int64_t M = std::ssize(groups), n = s.batch, rows = M * n;
   check(s, groups, x, hidden, true);
   expect(scratch.size() >= distribution_encoder_scratch_bytes(be, s, M),
          "distribution_encoder: scratch too small");
   expect(std::ssize(dz) == rows * s.outputs, "distribution_encoder: dz must be [M, B, outputs]");
+  expect(drest.empty() || drest.size() == dz.size(),
+         "distribution_encoder: drest must have the size of dz");
   expect(dx.empty() || dx.size() == x.size(), "distribution_encoder: dx must have the size of x");
   const double scale = double(s.dropout.scale());
   double* dhidden = carve<double>(scratch, rows * s.hidden);
+  double* gradient = carve<double>(scratch, rows * s.outputs);  // dz + drest
+  for (size_t i = 0; i < dz.size(); ++i) gradient[i] = pair_at(dz, drest, i);
   // By row: the hidden layer's gradient, dx.
   parallel_ranges(be, rows, kRows, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
@@ -131,7 +136,7 @@ void distribution_encoder_backward(const Cpu& be, const DistributionEncoderShape
       double* dh = dhidden + row * s.hidden;
       std::fill(dh, dh + s.hidden, 0.0);
       for (int64_t j = 0; j < s.outputs; ++j) {
-        const double d = double(dz[size_t(row * s.outputs + j)]);
+        const double d = gradient[row * s.outputs + j];
         const real* w = g.weight2.data() + j * s.hidden;
 #pragma omp simd
         for (int64_t k = 0; k < s.hidden; ++k) dh[k] += d * double(w[k]);
@@ -149,7 +154,8 @@ void distribution_encoder_backward(const Cpu& be, const DistributionEncoderShape
       const int64_t m = unit / units, j = unit % units, k = j - s.hidden;
       const Group& g = groups[size_t(m)];
       const double *h = hidden.data() + m * n * s.hidden, *dh = dhidden + m * n * s.hidden + j;
-      const real *xs = x.data() + m * n * s.width, *d = dz.data() + m * n * s.outputs + k;
+      const real* xs = x.data() + m * n * s.width;
+      const double* d = gradient + m * n * s.outputs + k;
       if (j < s.hidden) {
         if (!g.dweight1.empty())
           add_products(n, s.width, dh, s.hidden, xs, s.width, g.dweight1.data() + j * s.width);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/carve.h"
+#include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -52,7 +53,7 @@ size_t mmd_scratch_bytes(const Cpu&, const MmdShape& s) {
 }
 
 void mmd_forward(const Cpu& be, const MmdShape& s, In z, In rest, Out value, Out gradient,
-                 Scratch scratch) {
+                 Out gradient_rest, Scratch scratch) {
   expect(s.modalities >= 0 && s.batch >= 0 && s.width >= 0, "mmd: sizes out of range");
   expect(s.bandwidth > 0 && std::isfinite(s.bandwidth), "mmd: bandwidth must be positive");
   const int64_t M = s.modalities, n = values(s), tasks = task_count(s);
@@ -60,13 +61,16 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, In rest, Out value, Out
   expect(rest.empty() || rest.size() == z.size(), "mmd: rest must have the size of z");
   expect(value.size() == 1, "mmd: value must have one element");
   expect(gradient.empty() || gradient.size() == z.size(), "mmd: gradient must have the size of z");
+  expect(gradient_rest.empty() || gradient_rest.size() == gradient.size(),
+         "mmd: gradient_rest must have the size of gradient");
   expect(scratch.size() >= mmd_scratch_bytes(be, s), "mmd: scratch too small");
   std::fill(gradient.begin(), gradient.end(), real(0));
+  std::fill(gradient_rest.begin(), gradient_rest.end(), real(0));
   value[0] = 0;
   if (M < 2 || s.batch == 0) return;
 
   double* zs = carve<double>(scratch, M * n);  // z + rest
-  for (size_t i = 0; i < z.size(); ++i) zs[i] = double(z[i]) + (rest.empty() ? 0 : double(rest[i]));
+  for (size_t i = 0; i < z.size(); ++i) zs[i] = pair_at(z, rest, i);
   double* partial = carve<double>(scratch, tasks);
   double* work = carve<double>(scratch, (tasks * 2 + 1) * n);
   const double batch2 = double(s.batch) * double(s.batch), pairs = double(M * (M - 1) / 2);
@@ -98,8 +102,19 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, In rest, Out value, Out
 #pragma omp simd
         for (int64_t t = 0; t < n; ++t) sum[t] += from[t];
       }
-    std::copy(sum, sum + n, gradient.data() + m * n);
+    for (int64_t t = 0; t < n; ++t) set_pair(sum[t], gradient, gradient_rest, size_t(m * n + t));
   }
+}
+
+void mmd_backward(const Cpu&, In gradient, In gradient_rest, In dvalue, InOut dz, InOut drest) {
+  expect(dvalue.size() == 1, "mmd: dvalue must have one element");
+  expect(gradient_rest.empty() || gradient_rest.size() == gradient.size(),
+         "mmd: gradient_rest must have the size of gradient");
+  expect(dz.empty() || dz.size() == gradient.size(), "mmd: dz must have the size of gradient");
+  expect(drest.empty() || drest.size() == dz.size(), "mmd: drest must have the size of dz");
+  const double g = double(dvalue[0]);
+  for (size_t i = 0; i < dz.size(); ++i)
+    set_pair(pair_at(dz, drest, i) + g * pair_at(gradient, gradient_rest, i), dz, drest, i);
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

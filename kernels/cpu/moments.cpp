@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/carve.h"
+#include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -25,8 +26,7 @@ void check(const MomentsShape& s, In z, In rest, In mean, In covariance, In skew
 // z + rest
 double* precise(In z, In rest, Scratch& scratch) {
   double* out = carve<double>(scratch, std::ssize(z));
-  for (size_t i = 0; i < z.size(); ++i)
-    out[i] = double(z[i]) + (rest.empty() ? 0 : double(rest[i]));
+  for (size_t i = 0; i < z.size(); ++i) out[i] = pair_at(z, rest, i);
   return out;
 }
 
@@ -134,10 +134,11 @@ size_t moments_scratch_bytes(const Cpu&, const MomentsShape& s) {
 // rows: the bias before z sees only what is left. So the statistics are taken again in double, and
 // each entry is rounded once.
 void moments_backward(const Cpu& be, const MomentsShape& s, In z, In rest, In mean, In covariance,
-                      In skewness, In dvalue, InOut dz, Scratch scratch) {
+                      In skewness, In dvalue, InOut dz, InOut drest, Scratch scratch) {
   check(s, z, rest, mean, covariance, skewness, moments_scratch_bytes(be, s), scratch);
   expect(dvalue.size() == 1, "moments: dvalue must have one element");
   expect(dz.empty() || dz.size() == z.size(), "moments: dz must have the size of z");
+  expect(drest.empty() || drest.size() == dz.size(), "moments: drest must have the size of dz");
   if (dz.empty() || s.batch == 0) return;
   const int64_t n = s.batch, p = s.width;
   const auto [vector_weight, matrix_weight] = weights(s);
@@ -182,7 +183,6 @@ void moments_backward(const Cpu& be, const MomentsShape& s, In z, In rest, In me
     }
     for (int64_t i = 0; i < n; ++i) {
       const double* row = rows + i * p;
-      real* out = dz.data() + (m * n + i) * p;
 #pragma omp simd
       for (int64_t j = 0; j < p; ++j) {
         y[j] = row[j] - mu[j];
@@ -194,7 +194,10 @@ void moments_backward(const Cpu& be, const MomentsShape& s, In z, In rest, In me
 #pragma omp simd
         for (int64_t j = 0; j < p; ++j) sum[j] += yl * double(dl[j]);
       }
-      for (int64_t j = 0; j < p; ++j) out[j] = real(double(out[j]) + sum[j]);
+      for (int64_t j = 0; j < p; ++j) {
+        const size_t at = size_t((m * n + i) * p + j);
+        set_pair(pair_at(dz, drest, at) + sum[j], dz, drest, at);
+      }
     }
   });
 }
