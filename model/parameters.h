@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "autograd/huge_pages.h"
 #include "autograd/tape.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -50,7 +51,7 @@ class Parameters {
  private:
   std::vector<Parameter> list_;
   std::unordered_map<std::string, size_t> position_;  // in list_, by name
-  std::vector<real> values_, grads_;
+  HugeVector<real> values_, grads_;
 };
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -12,6 +12,7 @@
 #include "small_config.h"
 #include "support.h"
 #include "temporary_folder.h"
+#include "training_files.h"
 
 using namespace decalign;
 using namespace decalign::test;
@@ -40,15 +41,6 @@ Config tiny_config(int64_t epochs) {
   return config;
 }
 
-std::string content(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-nlohmann::json details(const std::string& state) {
-  return nlohmann::json::parse(Safetensors(state).metadata().at("decalign"));
-}
-
 /// Trains into a folder, from its state if it holds one.
 void train(const Config& config, const Dataset& data, const std::string& folder, int threads = 2,
            uint64_t seed = 7) {
@@ -65,35 +57,6 @@ std::string train_error(const Config& config, const Dataset& data, const std::st
     return e.what();
   }
   return "no error";
-}
-
-/// Copies a safetensors file with one entry of its metadata changed.
-void with_metadata(const std::string& from, const std::string& to, const std::string& key,
-                   const std::string& value) {
-  const Safetensors file(from);
-  std::vector<std::vector<double>> values;
-  std::vector<TensorOut> tensors;
-  for (const auto& [name, view] : file.tensors()) values.push_back(file.doubles(name));
-  std::vector<std::vector<real>> narrow;
-  for (const auto& v : values) narrow.emplace_back(v.begin(), v.end());
-  size_t i = 0;
-  for (const auto& [name, view] : file.tensors()) {
-    if (name == "optimizer.numbers")
-      tensors.push_back(tensor_out<double>(name, view.shape, values[i]));
-    else
-      tensors.push_back(tensor_out<real>(name, view.shape, In(narrow[i])));
-    ++i;
-  }
-  auto metadata = file.metadata();
-  metadata[key] = value;
-  save_safetensors(to, std::move(tensors), metadata);
-}
-
-/// The run `from` as it stood after its last epoch, as if it had been asked for `config`.
-void continue_as(const std::string& from, const std::string& to, const Config& config) {
-  std::filesystem::create_directories(to);
-  for (const char* name : {"/checkpoint.safetensors", "/state.safetensors"})
-    with_metadata(from + name, to + name, "config", to_json(config).dump());
 }
 
 }  // namespace
