@@ -173,6 +173,11 @@ Tensor bert(Tape& tape, Parameters& parameters, const BertConfig& config, const 
   return x;
 }
 
+void check_bert(const BertConfig& config, const Safetensors& file, bool as_checkpoint) {
+  for (const Parameter& p : bert_parameters(config, false))
+    check_weight(p, file, as_checkpoint ? p.name : stored_name(file, p.name));
+}
+
 void load_bert(Parameters& parameters, const Safetensors& file) {
   for (const Parameter& p : parameters.list())
     if (p.name.starts_with(kEncoderPrefix))
