@@ -266,7 +266,7 @@ TEST_CASE("fine-tuning: a resumed run, and every number of threads, end with the
     const std::string rest = folder / ("rest" + std::to_string(patience));
     Config early = config;
     early.early_stop_patience = patience;
-    train(early, data, encoder, part, 2);
+    train(early, data, encoder, part);
     const int64_t stopped = details(part + "/state.safetensors").at("epoch");
     CHECK(stopped == patience + 1);
     continue_as(part, rest, config);
