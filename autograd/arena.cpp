@@ -1,23 +1,17 @@
 #include "autograd/arena.h"
 
 #include <algorithm>
-#include <new>
+
+#include "autograd/huge_pages.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 constexpr size_t kAlignment = 64, kFirstBlock = size_t(1) << 20;
 }  // namespace
 
-void Arena::Free::operator()(std::byte* p) const {
-  ::operator delete[](p, std::align_val_t(kAlignment));
-}
+void Arena::Free::operator()(std::byte* p) const { free_huge(p, size); }
 
-Arena::Block Arena::make_block(size_t size) {
-  Block block;
-  block.memory.reset(static_cast<std::byte*>(::operator new[](size, std::align_val_t(kAlignment))));
-  block.size = size;
-  return block;
-}
+Arena::Block Arena::make_block(size_t size) { return {{allocate_huge(size), Free{size}}, size, 0}; }
 
 std::span<std::byte> Arena::bytes(size_t n) {
   const size_t rounded = (n + kAlignment - 1) / kAlignment * kAlignment;

@@ -11,18 +11,18 @@ Mixture gmm(Tape& tape, const Tensor& x, const GmmOptions& options) {
   const Mixture mix{tape.make({M, K}, grad), tape.make({M, K, d}, grad), tape.make({M, K, d}, grad),
                     tape.make({M, B, K}, grad), tape.make({M, K}, grad)};
   const auto choice = tape.take<int32_t>(M * K);
+  Scratch state;
   tape.run([&](const auto& be) {
-    const auto scratch = tape.take<std::byte>(int64_t(gmm_scratch_bytes(be, shape)));
+    state = tape.take<std::byte>(int64_t(gmm_state_bytes(be, shape)));
     gmm_forward(be, shape, x.value, mix.weights.value, mix.means.value, mix.variances.value,
-                mix.posteriors.value, mix.marginals.value, choice, scratch);
+                mix.posteriors.value, mix.marginals.value, choice, state);
   });
   tape.record({mix.weights, mix.means, mix.variances, mix.posteriors, mix.marginals},
-              [&tape, shape, x, mix, choice](const auto& be) {
-                const auto scratch = tape.take<std::byte>(int64_t(gmm_scratch_bytes(be, shape)));
+              [&tape, shape, x, mix, choice, state](const auto& be) {
                 gmm_backward(be, shape, x.value, choice, tape.grad(mix.weights),
                              tape.grad(mix.means), tape.grad(mix.variances),
                              tape.grad(mix.posteriors), tape.grad(mix.marginals), tape.grad_sink(x),
-                             scratch);
+                             state);
               });
   return mix;
 }

@@ -1,20 +1,20 @@
 #include "autograd/mmd.h"
 
-#include "kernels/scaled_add.h"
-
 namespace decalign::inline DECALIGN_REAL {
 
-Tensor mmd(Tape& tape, const Tensor& z, double bandwidth) {
+Tensor mmd(Tape& tape, const Tensor& z, double bandwidth, const Tensor& rest) {
   expect(z.shape.size() == 3, "mmd: z must be [M, B, p]");
   const MmdShape shape{z.shape[0], z.shape[1], z.shape[2], bandwidth};
   const Tensor value = tape.make({1}, z.requires_grad());
-  const auto gradient = tape.take<real>(value.requires_grad() ? z.size() : 0);
+  const int64_t size = value.requires_grad() ? z.size() : 0;
+  const auto gradient = tape.take<real>(size), gradient_rest = tape.take<real>(size);
   tape.run([&](const auto& be) {
-    const auto scratch = tape.take<std::byte>(int64_t(mmd_scratch_bytes(be, shape)));
-    mmd_forward(be, shape, z.value, value.value, gradient, scratch);
+    mmd_forward(be, shape, z.value, rest.value, value.value, gradient, gradient_rest,
+                tape.scratch(mmd_scratch_bytes(be, shape)));
   });
-  tape.record({value}, [&tape, z, gradient, value](const auto& be) {
-    scaled_add(be, tape.grad(value), gradient, tape.grad_sink(z));
+  tape.record({value}, [&tape, z, rest, gradient, gradient_rest, value](const auto& be) {
+    mmd_backward(be, gradient, gradient_rest, tape.grad(value), tape.grad_sink(z),
+                 tape.grad_sink(rest));
   });
   return value;
 }

@@ -6,7 +6,7 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
-/// z [M, B, p] -> [1]. See kernels/moments.h.
-Tensor moment_matching(Tape&, const Tensor& z, Reduction);
+/// z [M, B, p] -> [1]; `rest` as z, or empty. See kernels/moments.h.
+Tensor moment_matching(Tape&, const Tensor& z, Reduction, const Tensor& rest = {});
 
 }  // namespace decalign::inline DECALIGN_REAL

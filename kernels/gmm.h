@@ -35,7 +35,8 @@ struct GmmShape {
 ///   x [M, B, d];  weights [M, K];  means, variances [M, K, d];  posteriors [M, B, K];
 ///   marginals [M, K];  choice [M, K]: row of each component's start, kept for the backward pass.
 ///
-/// EM runs in double in every build: it amplifies rounding errors from step to step.
+/// EM runs in double in every build: it amplifies rounding errors from step to step. `state` is
+/// work space in which the steps stay for the backward pass.
 ///
 /// max(a, b) passes the gradient to a where a > b. round(linspace) is computed in float whatever
 /// the build, step = (B - 1) / (K - 1), k < K / 2: k step, else (B - 1) - (K - 1 - k) step, as
@@ -43,20 +44,20 @@ struct GmmShape {
 /// rows and zeros are all finite. Throws std::invalid_argument for B < 1, K < 1 or a span that does
 /// not fit.
 void gmm_forward(const Cpu&, const GmmShape&, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch);
+                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state);
 void gmm_forward(const Cuda&, const GmmShape&, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch);
+                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state);
 
 /// dx += the gradient through every step, the last E-step and the start (the chosen rows and the
 /// batch variance; the choice itself is constant). Each d... has its output's shape or is empty: 0.
-/// The steps are computed again from x.
+/// `state` as the forward pass left it; it is used up.
 void gmm_backward(const Cpu&, const GmmShape&, In x, std::span<const int32_t> choice, In dweights,
-                  In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx, Scratch);
+                  In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx, Scratch state);
 void gmm_backward(const Cuda&, const GmmShape&, In x, std::span<const int32_t> choice, In dweights,
-                  In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx, Scratch);
+                  In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx, Scratch state);
 
-/// Work space that either direction needs, in bytes.
-size_t gmm_scratch_bytes(const Cpu&, const GmmShape&);
-size_t gmm_scratch_bytes(const Cuda&, const GmmShape&);
+/// Size of the state in bytes.
+size_t gmm_state_bytes(const Cpu&, const GmmShape&);
+size_t gmm_state_bytes(const Cuda&, const GmmShape&);
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -63,8 +64,10 @@ class Reader {
     for (const auto& [key, value] : source_.items()) {
       if (known_.contains(key) || taken_.contains(key)) continue;
       std::string nearest;
-      size_t best = 1000;
+      size_t best = std::numeric_limits<size_t>::max();
       for (const std::string& k : known_) {
+        // No distance is below the difference in length; most keys need no table.
+        if (std::max(key.size(), k.size()) - std::min(key.size(), k.size()) >= best) continue;
         const size_t distance = edit_distance(key, k);
         if (distance < best) best = distance, nearest = k;
       }

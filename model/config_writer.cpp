@@ -12,6 +12,7 @@ using json = nlohmann::json;
 class Writer {
  public:
   nlohmann::ordered_json out;
+  nlohmann::ordered_json absent;  // what absent keys mean: their empty texts are left out
 
   void section(const char*) {}
   template <class T, class Constraint>
@@ -24,7 +25,7 @@ class Writer {
     } else if constexpr (requires { field.has_value(); }) {
       if (field) out[key] = *field;
     } else if constexpr (std::is_same_v<T, std::string>) {
-      if (!field.empty()) out[key] = field;
+      if (!field.empty() || absent.contains(key)) out[key] = field;
     } else {
       if (key == "temporal_length" && json(field) == json(-1))
         out[key] = "min";
@@ -87,7 +88,10 @@ Keys per modality end in l, a, v for text, audio, vision and in the name of any 
 }  // namespace
 
 nlohmann::ordered_json to_json(const Config& config) {
-  Writer writer;
+  Writer defaults, writer;
+  const Config plain;
+  visit_keys(plain, defaults);
+  writer.absent = std::move(defaults.out);
   visit_keys(config, writer);
   return writer.out;
 }

@@ -1,5 +1,6 @@
 // The loss terms: heterogeneous and homogeneous alignment, task, contrastive, and their sum.
 #include "autograd/contrastive.h"
+#include "autograd/distribution_encoder.h"
 #include "autograd/gaussian_cost.h"
 #include "autograd/gmm.h"
 #include "autograd/mmd.h"
@@ -30,31 +31,16 @@ TaskLoss task_kind(const Config& c) {
 
 }  // namespace
 
-// z_m = Linear(drop(relu(Linear(c_m)))) -> [M, B, pde_dim]
-Tensor Network::distribution_encoder(Step& step, const Tensor& pooled_common) {
-  const int64_t modalities = step.rows.modalities, batch = step.rows.batch, d = config_.width(),
-                p = config_.pde_width();
-  const auto parts = [&](const char* layer, int64_t n) {
-    std::vector<MatmulPart> list;
-    for (int64_t m = 0; m < modalities; ++m) {
-      const std::string stem = "pde_" + modality_suffix(sizes_[active_[size_t(m)]].name) + layer;
-      MatmulPart part;
-      part.x_row = part.y_row = m * batch;
-      part.rows = batch;
-      part.n = n;
-      part.weight = parameters_.on(step.tape, stem + ".weight");
-      part.bias = parameters_.on(step.tape, stem + ".bias");
-      list.push_back(part);
-    }
-    return list;
-  };
-  Tensor c = pooled_common;
-  c.shape = {modalities * batch, d};
-  const MatmulEpilogue relu{true, step.dropout(config_.output_dropout)};
-  const Tensor hidden = matmul(step.tape, c, parts(".net.0", d), modalities * batch, d, relu);
-  Tensor z = matmul(step.tape, hidden, parts(".net.3", p), modalities * batch, p);
-  z.shape = {modalities, batch, p};
-  return z;
+// z_m = Linear(drop(relu(Linear(c_m)))) -> [M, B, pde_dim], with what rounding took
+Distributions Network::encode_distributions(Step& step, const Tensor& pooled_common) {
+  std::vector<DistributionEncoderPart> parts;
+  for (size_t m : active_) {
+    const std::string stem = "pde_" + modality_suffix(sizes_[m].name) + ".net.";
+    const auto get = [&](const char* name) { return parameters_.on(step.tape, stem + name); };
+    parts.push_back({get("0.weight"), get("0.bias"), get("3.weight"), get("3.bias")});
+  }
+  return distribution_encoder(step.tape, pooled_common, parts,
+                              step.dropout(config_.output_dropout));
 }
 
 // L_hete = L_OT + L_proto on the pooled unique features, L_homo = L_sem + L_MMD on the encoded
@@ -91,9 +77,9 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   result.hete = sum_of(
       tape, {transport.value, prototype_calibration(tape, pooled_unique, mixture, prototype)});
 
-  const Tensor z = distribution_encoder(step, pooled_common);
-  result.homo = sum_of(
-      tape, {moment_matching(tape, z, reduction(c.moment_loss)), mmd(tape, z, c.mmd_bandwidth)});
+  const auto [z, rest] = encode_distributions(step, pooled_common);
+  result.homo = sum_of(tape, {moment_matching(tape, z, reduction(c.moment_loss), rest),
+                              mmd(tape, z, c.mmd_bandwidth, rest)});
 }
 
 void Network::losses(Step& step, const Batch& batch, Result& result) {

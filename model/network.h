@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/distribution_encoder.h"
 #include "kernels/dropout_mask.h"
 #include "model/batch.h"
 #include "model/bert_config.h"
@@ -58,7 +59,7 @@ class Network {
   void add_parameters();
   void losses(Step& step, const Batch& batch, Result& result);
   void align(Step& step, const Tensor& pooled_unique, const Tensor& pooled_common, Result& result);
-  Tensor distribution_encoder(Step& step, const Tensor& pooled_common);
+  Distributions encode_distributions(Step& step, const Tensor& pooled_common);
   Tensor project(Step& step, const Batch& batch);
   Tensor encode(Step& step, const BatchModality& text, int64_t batch, bool packed,
                 std::vector<int64_t>& lengths);

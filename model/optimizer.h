@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "autograd/device.h"
+#include "autograd/huge_pages.h"
 #include "kernels/adam.h"
 #include "model/parameters.h"
 
@@ -54,7 +55,7 @@ class Optimizer {
   };
   Parameters& parameters_;
   std::vector<Group> groups_;
-  std::vector<real> m_, v_;
+  HugeVector<real> m_, v_;
   std::vector<std::byte> scratch_;
 };
 

@@ -1,12 +1,12 @@
 #include "model/parameters.h"
 
-#include <algorithm>
-
 #include "kernels/dropout_mask.h"
 
 namespace decalign::inline DECALIGN_REAL {
 
 void Parameters::add(Parameter parameter) {
+  if (!position_.emplace(parameter.name, list_.size()).second)
+    throw std::invalid_argument("Parameters::add: " + parameter.name + " is there already");
   parameter.offset = std::ssize(values_);
   const size_t total =
       size_t((parameter.offset + parameter.size() + 15) / 16 * 16);  // each starts on a cache line
@@ -31,9 +31,8 @@ void Parameters::initialize(uint64_t seed) {
 }
 
 const Parameter* Parameters::find(const std::string& name) const {
-  const auto found =
-      std::find_if(list_.begin(), list_.end(), [&](const Parameter& p) { return p.name == name; });
-  return found == list_.end() ? nullptr : &*found;
+  const auto found = position_.find(name);
+  return found == position_.end() ? nullptr : &list_[found->second];
 }
 
 Tensor Parameters::on(Tape& tape, const std::string& name) {

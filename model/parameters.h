@@ -2,8 +2,10 @@
 #pragma once
 
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "autograd/huge_pages.h"
 #include "autograd/tape.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -25,6 +27,7 @@ struct Parameter {
 class Parameters {
  public:
   /// Appends one; its values are undefined until initialize() or until the caller writes them.
+  /// Throws std::invalid_argument for a name that is there already.
   void add(Parameter parameter);
   /// Draws every value from Philox by (seed, parameter, element): the same weights on every
   /// machine.
@@ -47,7 +50,8 @@ class Parameters {
 
  private:
   std::vector<Parameter> list_;
-  std::vector<real> values_, grads_;
+  std::unordered_map<std::string, size_t> position_;  // in list_, by name
+  HugeVector<real> values_, grads_;
 };
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -5,11 +5,12 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <sstream>
 #include <string_view>
+
+#include "data/atomic_file.h"
 
 namespace decalign {
 namespace {
@@ -198,15 +199,10 @@ void write_predictions(const std::string& path, const Predictions& p) {
   if (p.classes < 0 || p.classes == 1 || p.scores.size() != n * size_t(p.columns()) ||
       (!p.labels.empty() && p.labels.size() != n))
     throw std::invalid_argument("write_predictions: ids, labels and scores disagree in size");
-  const std::string text = format(p), part = path + ".part";
-  std::ofstream file(part, std::ios::binary | std::ios::trunc);
-  file.write(text.data(), std::streamsize(text.size()));
-  file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(part, path, error);
-  if (file && !error) return;
-  std::filesystem::remove(part, error);
-  throw input_error(path + ": cannot be written");
+  const std::string text = format(p);
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
 }
 
 Predictions read_predictions(const std::string& path, Labels labels) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <numeric>
+#include <utility>
 
 #include "model/bert.h"
 #include "model/checkpoint.h"
@@ -21,7 +22,17 @@ std::string clock_text(double seconds) {
 }  // namespace
 
 Evaluation evaluate_split(Network& network, const Split& split, const Device& device) {
-  Tape tape(device, false);
+  Tape tape(device);
+  return evaluate_split(network, split, tape);
+}
+
+Evaluation evaluate_split(Network& network, const Split& split, Tape& tape) {
+  const struct Pause {  // nothing is recorded here, whatever ends it
+    Tape& tape;
+    bool before = tape.recording();
+    explicit Pause(Tape& t) : tape(t) { tape.set_recording(false); }
+    ~Pause() { tape.set_recording(before); }
+  } pause(tape);
   Batch batch;
   Evaluation result;
   const Config& config = network.config();
@@ -116,7 +127,7 @@ std::string Trainer::last_good() const {
 // The weights may have become NaN in an epoch's last step, which no loss has seen.
 Evaluation Trainer::validate(int64_t epoch) {
   try {
-    return evaluate_split(network_, dataset_.splits.at("valid"), device_);
+    return evaluate(dataset_.splits.at("valid"));
   } catch (const input_error& e) {
     throw input_error(
         format("seed %llu, epoch %lld (step %lld): validation: ", (unsigned long long)about_.seed,
@@ -197,6 +208,9 @@ void Trainer::run() {
     if (loss.transports) line += format("  mass %.3f", mass);
     if (best) line += "  best";
     log_.line(line);
+    if (std::exchange(arena_unknown_, false))
+      log_.line(format("seed %llu  arena %.1f MB, the memory of a step",
+                       (unsigned long long)about_.seed, double(tape_.capacity()) / 1e6));
     if (mass < 0.9)
       log_.warn(format(
           "only %.3f of the mass is transported: the clamped Sinkhorn loses it; set sinkhorn=log",

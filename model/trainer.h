@@ -23,7 +23,10 @@ struct Evaluation {
   Metrics metrics;  ///< empty without labels
 };
 
-/// Runs the network over a split, without dropout and in order.
+/// Runs the network over a split, without dropout and in order. The tape's last step is forgotten
+/// and its memory used.
+Evaluation evaluate_split(Network& network, const Split& split, Tape& tape);
+/// The same in memory of its own.
 Evaluation evaluate_split(Network& network, const Split& split, const Device& device);
 
 /// A trained network as a file: weights, the config and the sizes it was built for, statistics for
@@ -58,6 +61,8 @@ class Trainer {
   /// checkpoint.
   void run();
 
+  /// A split by the network as it is, in the memory that training used.
+  Evaluation evaluate(const Split& split) { return evaluate_split(network_, split, tape_); }
   Network& network() { return network_; }
   int64_t best_epoch() const { return progress_.best_epoch; }
   double best_value() const { return progress_.best_value; }
@@ -96,6 +101,7 @@ class Trainer {
   std::vector<double> rates_;  // of the parameter groups, without warm-up
   MetricChoice selection_, scheduling_;
   Progress progress_;
+  bool arena_unknown_ = true;  // its size has not been logged
 };
 
 }  // namespace decalign::inline DECALIGN_REAL

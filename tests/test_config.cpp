@@ -84,6 +84,9 @@ TEST_CASE("config: absent keys and null are the release's defaults", "[model][co
   CHECK(none.task_loss == "mae");
   CHECK(none.gmm_covariance == "diagonal");
   check_round_trip(none);
+  const Config empty = parsed(R"({"task_loss": "", "dataset_name": "", "selection_mode": ""})");
+  CHECK(parse_config(json::parse(to_json(empty).dump()), "again").task_loss.empty());
+  check_round_trip(empty);
 }
 
 TEST_CASE("config: an unknown key names the nearest known one", "[model][config]") {
@@ -98,6 +101,8 @@ TEST_CASE("config: an unknown key names the nearest known one", "[model][config]
   nearest("Alpha", "alpha");
   nearest("conv1d_kernel_sise_v", "conv1d_kernel_size_v");
   nearest("attn_dropuot", "attn_dropout");
+  CHECK_THAT(error_of(json{{std::string(3000, 'x'), 1}}),
+             Catch::Contains("known key: \"") && !Catch::Contains("known key: \"\""));
   nearest("conv1d_kernel_size_", "conv1d_kernel_size_a");
 }
 

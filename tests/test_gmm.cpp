@@ -80,11 +80,11 @@ Result run(const Cpu& be, const GmmShape& s, In x) {
   const int64_t M = s.modalities, B = s.batch, K = s.options.components, d = s.width;
   Guarded w(M * K), mu(M * K * d), v(M * K * d), post(M * B * K), nu(M * K), dx(M * B * d, 0);
   std::vector<int32_t> choice(size_t(M * K), -1);
-  Workspace scratch(gmm_scratch_bytes(be, s));
+  Workspace state(gmm_state_bytes(be, s));
   gmm_forward(be, s, x, w.span(), mu.span(), v.span(), post.span(), nu.span(), choice,
-              scratch.span());
+              state.span());
   gmm_backward(be, s, x, choice, uniform(M * K, -1, 1, 3), uniform(M * K * d, -1, 1, 4), {},
-               uniform(M * B * K, -1, 1, 5), uniform(M * K, -1, 1, 6), dx.span(), scratch.span());
+               uniform(M * B * K, -1, 1, 5), uniform(M * K, -1, 1, 6), dx.span(), state.span());
   REQUIRE((w.intact() && mu.intact() && v.intact() && post.intact() && nu.intact() && dx.intact()));
   return {w.values(), mu.values(), v.values(), post.values(), nu.values(), dx.values(), choice};
 }

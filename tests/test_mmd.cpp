@@ -9,7 +9,8 @@ using namespace decalign::test;
 
 namespace {
 
-double reference(const Values& z, int64_t M, int64_t B, int64_t p, double bandwidth) {
+template <class T>
+double reference(const std::vector<T>& z, int64_t M, int64_t B, int64_t p, double bandwidth) {
   const auto kernel_mean = [&](int64_t i, int64_t j) {
     double sum = 0;
     for (int64_t a = 0; a < B; ++a)
@@ -42,14 +43,28 @@ TEST_CASE("mmd: matches the definition, every thread count gives the same bits",
           const MmdShape s{M, B, p, bandwidth};
           Guarded value(1), gradient(M * B * p), without(1);
           Workspace scratch(mmd_scratch_bytes(Cpu{}, s));
-          mmd_forward(Cpu{threads}, s, z, value.span(), gradient.span(), scratch.span());
-          mmd_forward(Cpu{threads}, s, z, without.span(), {}, scratch.span());
+          mmd_forward(Cpu{threads}, s, z, {}, value.span(), gradient.span(), {}, scratch.span());
+          mmd_forward(Cpu{threads}, s, z, {}, without.span(), {}, {}, scratch.span());
           REQUIRE((value.intact() && gradient.intact() && value.values() == without.values()));
           require_close(value.span(), {reference(z, M, B, p, bandwidth)}, 32);
           if (threads == 1) bits = gradient.values();
           REQUIRE((gradient.values() == bits));
         }
       }
+}
+
+TEST_CASE("mmd: what rounding took from z counts", "[autograd][mmd]") {
+  const int64_t M = 2, B = 16, p = 4;
+  std::vector<double> exact;
+  Values z, rest;
+  for (real e : uniform(M * B * p, -1e-3, 2e-3)) {
+    exact.push_back(7 + 0.5 * double(e) + 1e-9);
+    z.push_back(real(exact.back()));
+    rest.push_back(real(exact.back() - double(z.back())));
+  }
+  Tape tape;
+  const Tensor y = mmd(tape, tape.leaf({M, B, p}, z), 1e-6, tape.leaf({M, B, p}, rest));
+  REQUIRE(double(y.value[0]) == Approx(reference(exact, M, B, p, 1e-6)).epsilon(1e-6));
 }
 
 TEST_CASE("mmd: equal batches have distance 0 and gradient 0", "[kernels][mmd]") {
@@ -59,7 +74,7 @@ TEST_CASE("mmd: equal batches have distance 0 and gradient 0", "[kernels][mmd]")
   Values value(1), gradient(all.size());
   const MmdShape s{3, B, p, 1};
   Workspace scratch(mmd_scratch_bytes(Cpu{}, s));
-  mmd_forward(Cpu{}, s, all, value, gradient, scratch.span());
+  mmd_forward(Cpu{}, s, all, {}, value, gradient, {}, scratch.span());
   require_close(value, {0}, 8);
   require_close(gradient, std::vector<double>(all.size(), 0.0), 8);
 }
@@ -72,7 +87,8 @@ TEST_CASE("mmd: bandwidth and spans are checked", "[autograd][mmd][errors]") {
     REQUIRE_THROWS_AS(mmd(tape, x, bandwidth), std::invalid_argument);
   REQUIRE_THROWS_AS(mmd(tape, tape.leaf({12}, z), 1), std::invalid_argument);
   Values value(2);
-  REQUIRE_THROWS_AS(mmd_forward(Cpu{}, {2, 3, 2, 1}, z, value, {}, {}), std::invalid_argument);
+  REQUIRE_THROWS_AS(mmd_forward(Cpu{}, {2, 3, 2, 1}, z, {}, value, {}, {}, {}),
+                    std::invalid_argument);
 }
 
 #ifdef DECALIGN_F64

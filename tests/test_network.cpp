@@ -3,6 +3,7 @@
 
 #include "data/dataset.h"
 #include "model/network.h"
+#include "small_config.h"
 #include "support.h"
 
 using namespace decalign;
@@ -11,18 +12,12 @@ using namespace decalign::test;
 namespace {
 
 Config small_config() {
-  Config config;
-  config.dst_feature_dim_nheads = {8, 2};
-  config.nlevels = 1;
+  Config config = decalign::testing::small_config();
   config.pde_dim = 5;
-  config.num_prototypes = 3;
-  config.gmm_em_iters = 2;
-  config.ot_num_iters = 5;
   config.lambda_ot = 1;
   config.embed_dropout = config.relu_dropout = config.res_dropout = 0;
   config.attn_dropout["l"] = 0;
   config.ct_weight = 0.1;
-  config.task_loss = "mse";
   return config;
 }
 

@@ -29,6 +29,18 @@ void set_gradients(Parameters& parameters, unsigned seed) {
 
 }  // namespace
 
+TEST_CASE("parameters: found by name, and a name is there once", "[model][optimizer]") {
+  Parameters parameters = three_parameters();
+  for (const Parameter& p : parameters.list()) CHECK(parameters.find(p.name) == &p);
+  CHECK(parameters.find("secon") == nullptr);
+  CHECK_THROWS_AS(parameters.add({"second", {2}, 0, 1, 0, true}), std::invalid_argument);
+  CHECK(parameters.list().size() == 4);
+  Tape tape;
+  CHECK(parameters.on(tape, "second").value.data() ==
+        parameters.values(parameters.list()[2]).data());
+  CHECK_THROWS_AS(parameters.on(tape, "fourth"), std::invalid_argument);
+}
+
 TEST_CASE("optimizer: three steps are Adam's definition with clipping and decay",
           "[model][optimizer]") {
   const Device device = GENERATE(Device(Cpu{1}), Device(Cpu{2}));

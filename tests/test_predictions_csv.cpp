@@ -70,7 +70,7 @@ TEST_CASE("predictions_csv: the text is plain", "[model][predictions_csv]") {
   CHECK(file.text() == "id,label,prediction\n\"a,1\",1,0.100000001\n\"b\"\"2\",-0.25,2\n");
   write_predictions(file.path, {2, {"a"}, {}, {1.5f, -1e-20f}});
   CHECK(file.text() == "id,p0,p1\na,1.5,-9.99999968e-21\n");
-  CHECK_FALSE(std::filesystem::exists(file.path + ".part"));
+  CHECK_FALSE(std::filesystem::exists(file.path + ".tmp"));
 }
 
 TEST_CASE("predictions_csv: class scores and missing labels read back",
@@ -154,10 +154,10 @@ TEST_CASE("predictions_csv: a failed write leaves the earlier file",
   CHECK_THROWS_AS(read_predictions(file.path + ".none"), input_error);
   CHECK_THROWS_AS(read_predictions("/"), input_error);
   if (std::filesystem::exists("/dev/full")) {  // stands for a full disk
-    std::filesystem::create_symlink("/dev/full", file.path + ".part");
+    std::filesystem::create_symlink("/dev/full", file.path + ".tmp");
     CHECK_THROWS_AS(write_predictions(file.path, {0, {"a"}, {1}, {1}}), input_error);
     REQUIRE_FALSE(std::filesystem::is_symlink(file.path));
     CHECK(file.text() == "kept");
-    CHECK_FALSE(std::filesystem::is_symlink(file.path + ".part"));
+    CHECK_FALSE(std::filesystem::is_symlink(file.path + ".tmp"));
   }
 }

@@ -12,6 +12,7 @@
 #include "model/bert.h"
 #include "model/frozen_text.h"
 #include "model/trainer.h"
+#include "small_config.h"
 #include "support.h"
 #include "temporary_folder.h"
 #include "training_files.h"
@@ -102,18 +103,12 @@ Dataset token_data(int64_t train = 44, bool as_text = false) {
 }
 
 Config fine_tuning(const std::string& pretrained, int64_t epochs) {
-  Config config;
+  Config config = testing::small_config();
   config.use_bert = true;
   config.pretrained = pretrained;
-  config.dst_feature_dim_nheads = {8, 2};
-  config.nlevels = 1;
-  config.num_prototypes = 2;
-  config.gmm_em_iters = 2;
-  config.ot_num_iters = 5;
   config.batch_size = 8;  // the last batch of an epoch is smaller
   config.num_epochs = epochs;
   config.learning_rate = 3e-3;
-  config.task_loss = "mse";
   config.dec_loss_weight = config.alpha = config.beta = 0.01;
   config.sinkhorn = "log";
   return config;

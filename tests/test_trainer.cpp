@@ -9,6 +9,7 @@
 #include "data/generated.h"
 #include "data/safetensors.h"
 #include "model/trainer.h"
+#include "small_config.h"
 #include "support.h"
 #include "temporary_folder.h"
 #include "training_files.h"
@@ -29,16 +30,10 @@ Dataset tiny_data() {
 }
 
 Config tiny_config(int64_t epochs) {
-  Config config;
-  config.dst_feature_dim_nheads = {8, 2};
-  config.nlevels = 1;
-  config.num_prototypes = 3;
-  config.gmm_em_iters = 2;
-  config.ot_num_iters = 5;
+  Config config = decalign::testing::small_config();
   config.batch_size = 16;  // the last batch of an epoch is smaller
   config.num_epochs = epochs;
   config.learning_rate = 3e-3;
-  config.task_loss = "mse";
   config.dec_loss_weight = config.alpha = config.beta = 0.01;
   config.sinkhorn = "log";
   config.scheduler_patience = 0;  // so that the learning rate changes too

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/carve.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/scratch.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -12,6 +12,8 @@ namespace {
 constexpr int64_t kRows = 98;     // rows per task where sequences follow each other
 constexpr int64_t kTaps = 64;     // rows of the packed weight per task
 constexpr int64_t kColumns = 64;  // columns of the weight gradient per task
+constexpr int64_t kShort = 128;   // windows up to this are summed in double, which costs little
+constexpr int64_t kDepth = 128;   // products that are summed up before they join those before them
 
 // The `kernel` steps that make one row of y lie one after the other in x, so the convolution is a
 // product of overlapping rows of `span` elements with the weight as [channels, kernel, width].
@@ -50,15 +52,62 @@ void check(const Conv1dShape& s, const Rows& rows, In x, In weight) {
   }
 }
 
+// The weight in pieces of kDepth rows l = u * width + i, each in panels as multiply() wants them.
+void pack_windows(const Cpu& be, const Conv1dShape& s, In weight, real* packed) {
+  const int64_t k = window(s), n = s.channels;
+  parallel_ranges(be, s.width, kTaps, [&](int64_t begin, int64_t end) {
+    for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
+      const int64_t columns = std::min(n - j0, 2 * kLanes), wide = round_up(columns, kLanes);
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t u = 0; u < s.kernel; ++u) {
+          const int64_t l = u * s.width + i, first = l / kDepth * kDepth;
+          real* to = packed + first * round_up(n, kLanes) + j0 * std::min(k - first, kDepth) +
+                     (l - first) * wide;
+          for (int64_t j = 0; j < wide; j += kLanes)
+            store(to + j, load_strided(weight.data() + ((j0 + j) * s.width + i) * s.kernel + u, k,
+                                       std::min(columns - j, kLanes)));
+        }
+    }
+  });
+}
+
+// y [rows, n] = overlapping rows of x times the packed weight. By pieces, so that the rounding
+// errors of long sums stay small.
+void multiply_windows(int64_t rows, int64_t k, int64_t n, const real* x, int64_t ldx,
+                      const real* packed, real* y) {
+  for (int64_t first = 0; first < k; first += kDepth)
+    multiply(rows, std::min(k - first, kDepth), n, x + first, ldx,
+             packed + first * round_up(n, kLanes), nullptr, y, n,
+             first == 0 ? Store::overwrite : Store::add);
+}
+
+// The same with every sum in double; packed is [k, n].
+void multiply_short(int64_t rows, int64_t k, int64_t n, const real* x, int64_t ldx,
+                    const double* packed, real* y) {
+  constexpr int64_t kChunk = 64;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t j0 = 0; j0 < n; j0 += kChunk) {
+      const int64_t count = std::min(kChunk, n - j0);
+      double sum[kChunk] = {};
+      for (int64_t l = 0; l < k; ++l) {
+        const double value = double(x[r * ldx + l]), *w = packed + l * n + j0;
+#pragma omp simd
+        for (int64_t j = 0; j < count; ++j) sum[j] += value * w[j];
+      }
+      for (int64_t j = 0; j < count; ++j) y[r * n + j0 + j] = real(sum[j]);
+    }
+}
+
 }  // namespace
 
 size_t conv1d_scratch_bytes(const Cpu&, const Conv1dShape& s) {
   // Forward: the packed weight. Backward: the weight gradient as [channels, window] and, for dx,
   // the packed weight.
-  return std::max(scratch_size(packed_size(window(s), s.channels)),
-                  scratch_size(s.channels * window(s)) +
-                      size_t(s.kernel) * scratch_size(packed_size(s.channels, s.width)) +
-                      scratch_size(s.channels * s.width));
+  return std::max(window(s) <= kShort ? carve_bytes<double>(window(s) * s.channels)
+                                      : carve_bytes<real>(packed_size(window(s), s.channels)),
+                  carve_bytes<real>(s.channels * window(s)) +
+                      size_t(s.kernel) * carve_bytes<real>(packed_size(s.channels, s.width)) +
+                      carve_bytes<real>(s.channels * s.width));
 }
 
 void conv1d_forward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x, In weight, Out y,
@@ -67,30 +116,30 @@ void conv1d_forward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x,
   expect(std::ssize(y) == rows.total() * s.channels, "conv1d: y must be [rows, channels]");
   expect(scratch.size() >= conv1d_scratch_bytes(be, s), "conv1d: scratch too small");
   const int64_t k = window(s), n = s.channels;
-  real* packed = carve(scratch, 0);
-  // packed[l][j], l = u * width + i, in panels as multiply() wants them
-  parallel_ranges(be, s.width, kTaps, [&](int64_t begin, int64_t end) {
-    for (int64_t j0 = 0; j0 < n; j0 += 2 * kLanes) {
-      const int64_t columns = std::min(n - j0, 2 * kLanes), wide = round_up(columns, kLanes);
-      real* panel = packed + j0 * k;
-      for (int64_t i = begin; i < end; ++i)
-        for (int64_t u = 0; u < s.kernel; ++u)
-          for (int64_t j = 0; j < wide; j += kLanes)
-            store(panel + (u * s.width + i) * wide + j,
-                  load_strided(weight.data() + ((j0 + j) * s.width + i) * s.kernel + u, k,
-                               std::min(columns - j, kLanes)));
-    }
-  });
+  const bool brief = k <= kShort;
+  real* packed = carve<real>(scratch, 0);
+  double* precise = carve<double>(scratch, 0);
+  if (brief)
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t l = 0; l < k; ++l)
+        precise[l * n + j] =
+            double(weight[size_t((j * s.width + l % s.width) * s.kernel + l / s.width)]);
+  else
+    pack_windows(be, s, weight, packed);
+  const auto run = [&](int64_t count, const real* from, real* to) {
+    if (brief)
+      multiply_short(count, k, n, from, s.width, precise, to);
+    else
+      multiply_windows(count, k, n, from, s.width, packed, to);
+  };
   const Runs runs(s, rows);
   if (runs.whole)
     parallel_ranges(be, s.batch * s.steps, kRows, [&](int64_t begin, int64_t end) {
-      multiply(end - begin, k, n, x.data() + begin * s.width, s.width, packed, nullptr,
-               y.data() + (runs.y_row(0) + begin) * n, n, Store::overwrite);
+      run(end - begin, x.data() + begin * s.width, y.data() + (runs.y_row(0) + begin) * n);
     });
   else
     parallel_for(be, runs.count(), [&](int64_t i) {
-      multiply(runs.length(i), k, n, x.data() + runs.x_row(i) * s.width, s.width, packed, nullptr,
-               y.data() + runs.y_row(i) * n, n, Store::overwrite);
+      run(runs.length(i), x.data() + runs.x_row(i) * s.width, y.data() + runs.y_row(i) * n);
     });
 }
 
@@ -103,7 +152,7 @@ void conv1d_backward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x
          "conv1d: dweight must be [channels, width, kernel]");
   expect(scratch.size() >= conv1d_scratch_bytes(be, s), "conv1d: scratch too small");
   const int64_t k = window(s), n = s.channels;
-  real* gradient = carve(scratch, n * k);
+  real* gradient = carve<real>(scratch, n * k);
   const Runs runs(s, rows);
   if (!dweight.empty())
     parallel_ranges(be, k, kColumns, [&](int64_t begin, int64_t end) {
@@ -117,9 +166,9 @@ void conv1d_backward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x
               gradient[j * k + l];
     });
   if (dx.empty() || s.width == 0) return;
-  const int64_t stride = int64_t(scratch_size(packed_size(n, s.width)) / sizeof(real));
-  real* packed = carve(scratch, stride * s.kernel);
-  real* tap = carve(scratch, n * s.width);
+  const int64_t stride = int64_t(carve_bytes<real>(packed_size(n, s.width)) / sizeof(real));
+  real* packed = carve<real>(scratch, stride * s.kernel);
+  real* tap = carve<real>(scratch, n * s.width);
   for (int64_t u = 0; u < s.kernel; ++u) {
     for (int64_t e = 0; e < n * s.width; ++e) tap[e] = weight[size_t(e * s.kernel + u)];
     pack(tap, s.width, n, s.width, packed + u * stride);

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "kernels/cpu/carve.h"
 #include "kernels/cpu/gmm_steps.h"
@@ -9,14 +10,30 @@ namespace decalign::inline DECALIGN_REAL {
 namespace mixture {
 namespace {
 
+// sum of log v: the mantissas are multiplied, for a logarithm costs as much as many products.
+double log_product(const double* v, int64_t n) {
+  constexpr int64_t kSafe = 512;  // products of numbers in [0.5, 1) that stay normal
+  double sum = 0;
+  for (int64_t begin = 0; begin < n; begin += kSafe) {
+    double mantissa = 1;
+    int64_t exponents = 0;
+    for (int64_t i = begin; i < std::min(n, begin + kSafe); ++i) {
+      int exponent;
+      mantissa *= std::frexp(v[i], &exponent);
+      exponents += exponent;
+    }
+    sum += std::log(mantissa) + double(exponents) * std::numbers::ln2;
+  }
+  return sum;
+}
+
 // gamma of one step from its parameters.
 void expectation(const Problem& q, const Parameters& p, double* gamma) {
   const int64_t K = q.components, d = q.width;
   set_precisions(q, p);
   for (int64_t k = 0; k < K; ++k) {
-    double log_det = 0;
-    for (int64_t j = 0; j < d; ++j) log_det += std::log(p.variances[k * d + j]);
-    q.log_scale[k] = std::log(std::max(p.weights[k], kWeightFloor)) - 0.5 * log_det;
+    q.log_scale[k] =
+        std::log(std::max(p.weights[k], kWeightFloor)) - 0.5 * log_product(p.variances + k * d, d);
   }
   for (int64_t n = 0; n < q.batch; ++n) {
     const double* x = q.x + n * d;
@@ -76,6 +93,15 @@ void start(const Problem& q, const int32_t* choice, const Parameters& p) {
   }
 }
 
+// Fills history and posteriors from the start at the rows `choice`.
+void run_em(const Problem& q, const int32_t* choice) {
+  start(q, choice, q.parameters(0));
+  for (int64_t step = 0; step <= q.iterations; ++step) {
+    expectation(q, q.parameters(step), q.gamma(step));
+    if (step < q.iterations) maximisation(q, q.gamma(step), q.parameters(step + 1));
+  }
+}
+
 }  // namespace
 
 void expect_gmm(const GmmShape& s, In x, std::span<const int32_t> choice) {
@@ -87,10 +113,10 @@ void expect_gmm(const GmmShape& s, In x, std::span<const int32_t> choice) {
   expect(std::ssize(choice) == s.modalities * s.options.components, "gmm: choice must be [M, K]");
 }
 
-Problem problem(const GmmShape& s, int64_t m, In x, Scratch scratch) {
+Problem problem(const GmmShape& s, int64_t m, Scratch state) {
   const int64_t n = s.batch, K = s.options.components, d = s.width, steps = s.options.iterations;
-  const size_t share = scratch.size() / size_t(s.modalities) / 64 * 64;
-  Scratch mine = scratch.subspan(size_t(m) * share);
+  const size_t share = state.size() / size_t(s.modalities) / 64 * 64;
+  Scratch mine = state.subspan(size_t(m) * share);
   Problem q;
   q.batch = n;
   q.components = K;
@@ -107,7 +133,6 @@ Problem problem(const GmmShape& s, int64_t m, In x, Scratch scratch) {
   q.dgamma = take(n * K);
   q.dparameters = take(K * (1 + 2 * d));
   q.dx = take(n * d);
-  for (int64_t i = 0; i < n * d; ++i) q.x[i] = double(x[size_t(m * n * d + i)]);
   return q;
 }
 
@@ -120,14 +145,6 @@ void column_moments(const Problem& q, int64_t j, double& mean, double& variance)
     variance += e * e;
   }
   variance /= double(q.batch);
-}
-
-void run_em(const Problem& q, const int32_t* choice) {
-  start(q, choice, q.parameters(0));
-  for (int64_t step = 0; step <= q.iterations; ++step) {
-    expectation(q, q.parameters(step), q.gamma(step));
-    if (step < q.iterations) maximisation(q, q.gamma(step), q.parameters(step + 1));
-  }
 }
 
 void set_precisions(const Problem& q, const Parameters& p) {
@@ -198,7 +215,7 @@ void choose(const Problem& q, const GmmOptions& options, int64_t m, int32_t* cho
 
 }  // namespace
 
-size_t gmm_scratch_bytes(const Cpu&, const GmmShape& s) {
+size_t gmm_state_bytes(const Cpu&, const GmmShape& s) {
   const int64_t n = s.batch, K = s.options.components, d = s.width, steps = s.options.iterations;
   size_t bytes = 0;
   for (const int64_t elements : {n * d, (steps + 1) * K * (1 + 2 * d), (steps + 1) * n * K, K * d,
@@ -208,7 +225,7 @@ size_t gmm_scratch_bytes(const Cpu&, const GmmShape& s) {
 }
 
 void gmm_forward(const Cpu& be, const GmmShape& s, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch scratch) {
+                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state) {
   const int64_t n = s.batch, K = s.options.components, d = s.width;
   expect_gmm(s, x, choice);
   expect(std::ssize(weights) == s.modalities * K, "gmm: weights must be [M, K]");
@@ -216,10 +233,11 @@ void gmm_forward(const Cpu& be, const GmmShape& s, In x, Out weights, Out means,
          "gmm: means and variances must be [M, K, d]");
   expect(std::ssize(posteriors) == s.modalities * n * K, "gmm: posteriors must be [M, B, K]");
   expect(marginals.size() == weights.size(), "gmm: marginals must be [M, K]");
-  const size_t needed = gmm_scratch_bytes(be, s);
-  expect(scratch.size() >= needed, "gmm: scratch too small");
+  const size_t needed = gmm_state_bytes(be, s);
+  expect(state.size() >= needed, "gmm: state too small");
   parallel_for(be, s.modalities, [&](int64_t m) {
-    const Problem q = problem(s, m, x, scratch.first(needed));
+    const Problem q = problem(s, m, state.first(needed));
+    for (int64_t i = 0; i < n * d; ++i) q.x[i] = double(x[size_t(m * n * d + i)]);
     int32_t* rows = choice.data() + m * K;
     choose(q, s.options, m, rows);
     run_em(q, rows);

@@ -112,7 +112,7 @@ void outputs_backward(const Problem& q, int64_t m, In dposteriors, In dmarginals
 
 void gmm_backward(const Cpu& be, const GmmShape& s, In x, std::span<const int32_t> choice,
                   In dweights, In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx,
-                  Scratch scratch) {
+                  Scratch state) {
   const int64_t M = s.modalities, n = s.batch, K = s.options.components, d = s.width;
   expect_gmm(s, x, choice);
   const auto fits = [](In g, int64_t size) { return g.empty() || std::ssize(g) == size; };
@@ -122,13 +122,12 @@ void gmm_backward(const Cpu& be, const GmmShape& s, In x, std::span<const int32_
   expect(fits(dposteriors, M * n * K), "gmm: dposteriors must be [M, B, K]");
   expect(fits(dmarginals, M * K), "gmm: dmarginals must be [M, K]");
   expect(dx.empty() || dx.size() == x.size(), "gmm: dx must have the size of x");
-  const size_t needed = gmm_scratch_bytes(be, s);
-  expect(scratch.size() >= needed, "gmm: scratch too small");
+  const size_t needed = gmm_state_bytes(be, s);
+  expect(state.size() >= needed, "gmm: state too small");
   if (dx.empty()) return;
   parallel_for(be, M, [&](int64_t m) {
-    const Problem q = problem(s, m, x, scratch.first(needed));
+    const Problem q = problem(s, m, state.first(needed));
     const int32_t* rows = choice.data() + m * K;
-    run_em(q, rows);
     std::fill_n(q.dx, n * d, 0.0);
     const Parameters dp = q.parameters_at(q.dparameters);
     outputs_backward(q, m, dposteriors, dmarginals);

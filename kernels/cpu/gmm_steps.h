@@ -14,7 +14,7 @@ struct Parameters {
   double *weights, *means, *variances;
 };
 
-// One modality's share of the problem and of the scratch.
+// One modality's share of the problem and of the state.
 struct Problem {
   int64_t batch = 0, components = 0, width = 0, iterations = 0;
   double floor = 0;
@@ -38,14 +38,12 @@ struct Problem {
 
 /// Throws std::invalid_argument for a size out of range or a span that does not fit.
 void expect_gmm(const GmmShape& s, In x, std::span<const int32_t> choice);
-/// Modality m's part of x, converted, and of `scratch`, which has just the size that is needed.
-Problem problem(const GmmShape& s, int64_t m, In x, Scratch scratch);
+/// Modality m's part of `state`, which has just the size that is needed.
+Problem problem(const GmmShape& s, int64_t m, Scratch state);
 
 /// Mean and biased variance of column j, not floored.
 void column_moments(const Problem& q, int64_t j, double& mean, double& variance);
-/// Fills history and posteriors from the start at the rows `choice`.
-void run_em(const Problem& q, const int32_t* choice);
-/// 1 / variances, left in the scratch.
+/// 1 / variances, left in the state.
 void set_precisions(const Problem& q, const Parameters& p);
 /// sum over n of gamma_nk
 double count(const Problem& q, const double* gamma, int64_t k);

@@ -2,14 +2,15 @@
 
 #include <cmath>
 
+#include "kernels/cpu/carve.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
-#include "kernels/cpu/scratch.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
-constexpr int64_t kRows = 64;  // rows per task and per partial weight gradient
+constexpr int64_t kTogether = 8;  // rows whose parts of a weight gradient are summed up first
+constexpr int64_t kRows = 64;     // rows per task and per partial weight gradient
 
 using Groups = std::span<const LayerNormGroup>;
 
@@ -110,15 +111,21 @@ void layer_norm_forward(const Cpu& be, const LayerNormShape& s, Groups groups, I
 
 namespace {
 
-// dweight += dy * xhat, dbias += dy of one row.
-void add_weight_gradient(int64_t width, const real* r, const real* stats, const real* dy,
-                         real* dweight, real* dbias) {
+// Rows [0, rows), at most kTogether: dweight += dy * xhat, dbias += dy. Few rows at a time, so that
+// rounding errors of long sums stay small.
+void add_weight_gradient(int64_t rows, int64_t width, const real* r, const real* stats,
+                         const real* dy, real* dweight, real* dbias) {
   for (int64_t j = 0; j < width; j += kLanes) {
     const int64_t lanes = std::min(width - j, kLanes);
-    const vreal xhat = (load_partial(r + j, lanes) - stats[0]) * stats[1];
-    const vreal d = load_partial(dy + j, lanes);
-    store_partial(dweight + j, load_partial(dweight + j, lanes) + d * xhat, lanes);
-    store_partial(dbias + j, load_partial(dbias + j, lanes) + d, lanes);
+    vreal along{}, sum{};
+    for (int64_t i = 0; i < rows; ++i) {
+      const vreal xhat = (load_partial(r + i * width + j, lanes) - stats[2 * i]) * stats[2 * i + 1];
+      const vreal d = load_partial(dy + i * width + j, lanes);
+      along += d * xhat;
+      sum += d;
+    }
+    store_partial(dweight + j, load_partial(dweight + j, lanes) + along, lanes);
+    store_partial(dbias + j, load_partial(dbias + j, lanes) + sum, lanes);
   }
 }
 
@@ -160,7 +167,8 @@ void add_row_gradient(int64_t width, const real* r, const real* stats, const rea
 }  // namespace
 
 size_t layer_norm_scratch_bytes(const Cpu&, const LayerNormShape& s) {
-  return scratch_size((s.rows + kRows - 1) / kRows * 2 * s.width);
+  return carve_bytes<double>(2 * s.width) +
+         carve_bytes<real>((s.rows + kRows - 1) / kRows * 2 * s.width);
 }
 
 void layer_norm_backward(const Cpu& be, const LayerNormShape& s, Groups groups, In sum, In stats,
@@ -174,13 +182,15 @@ void layer_norm_backward(const Cpu& be, const LayerNormShape& s, Groups groups, 
   expect(dz.empty() || std::ssize(dz) == size, "layer_norm: dz must be [rows, width]");
   expect(scratch.size() >= layer_norm_scratch_bytes(be, s), "layer_norm: scratch too small");
   const KeepStream keep(s.dropout);
-  real* partials = carve(scratch, 0);
+  double* totals = carve<double>(scratch, 2 * s.width);
+  real* partials = carve<real>(scratch, 0);
   const auto at = [&](auto& array, int64_t row) {
     return array.empty() ? nullptr : array.data() + row * s.width;
   };
   const auto add_weights = [&](int64_t begin, int64_t end, real* dweight, real* dbias) {
-    for (int64_t r = begin; r < end; ++r)
-      add_weight_gradient(s.width, at(sum, r), stats.data() + 2 * r, at(dy, r), dweight, dbias);
+    for (int64_t r = begin; r < end; r += kTogether)
+      add_weight_gradient(std::min(end - r, kTogether), s.width, at(sum, r), stats.data() + 2 * r,
+                          at(dy, r), dweight, dbias);
   };
   // A chunk that lies in one group leaves its part of that group's gradients in `partials`.
   parallel_ranges(be, s.rows, kRows, [&](int64_t begin, int64_t end) {
@@ -195,9 +205,11 @@ void layer_norm_backward(const Cpu& be, const LayerNormShape& s, Groups groups, 
       add_weights(low, high, partial, partial + s.width);
     });
   });
-  // The chunks' parts in order. A chunk on a border is summed up here, in its first partial.
+  // The chunks' parts in order, in double. A chunk on a border is summed up here, in its first
+  // partial.
   for (const LayerNormGroup& g : groups) {
     if (g.dweight.empty() && g.dbias.empty()) continue;
+    std::fill_n(totals, 2 * s.width, 0.0);
     for (int64_t low = g.row, high; low < g.row + g.rows; low = high) {
       const int64_t chunk = low / kRows, chunk_end = std::min(s.rows, (chunk + 1) * kRows);
       high = std::min(chunk_end, g.row + g.rows);
@@ -206,9 +218,12 @@ void layer_norm_backward(const Cpu& be, const LayerNormShape& s, Groups groups, 
         std::fill_n(partial, 2 * s.width, real(0));
         add_weights(low, high, partial, partial + s.width);
       }
-      for (size_t j = 0; j < g.dweight.size(); ++j) g.dweight[j] += partial[j];
-      for (size_t j = 0; j < g.dbias.size(); ++j) g.dbias[j] += partial[size_t(s.width) + j];
+      for (int64_t j = 0; j < 2 * s.width; ++j) totals[j] += double(partial[j]);
     }
+    for (size_t j = 0; j < g.dweight.size(); ++j)
+      g.dweight[j] = real(double(g.dweight[j]) + totals[j]);
+    for (size_t j = 0; j < g.dbias.size(); ++j)
+      g.dbias[j] = real(double(g.dbias[j]) + totals[size_t(s.width) + j]);
   }
 }
 

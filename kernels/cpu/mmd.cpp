@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/carve.h"
+#include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -15,18 +16,18 @@ int64_t values(const MmdShape& s) { return s.batch * s.width; }
 
 // Sum of the kernel over the pairs of rows (a < b if `same`), and its gradient times `weight`. In
 // double: what shifts all rows alike cancels, and the bias before z sees only what is left.
-double block(const MmdShape& s, const real* x, const real* y, bool same, double weight, double* dx,
-             double* dy) {
+double block(const MmdShape& s, const double* x, const double* y, bool same, double weight,
+             double* dx, double* dy) {
   const int64_t n = s.batch, p = s.width;
   const double scale = -0.5 / s.bandwidth, slope = -weight / s.bandwidth;
   double sum = 0;
   for (int64_t a = 0; a < n; ++a)
     for (int64_t b = same ? a + 1 : 0; b < n; ++b) {
-      const real *xa = x + a * p, *yb = y + b * p;
+      const double *xa = x + a * p, *yb = y + b * p;
       double distance = 0;
 #pragma omp simd reduction(+ : distance)
       for (int64_t t = 0; t < p; ++t) {
-        const double e = double(xa[t]) - double(yb[t]);
+        const double e = xa[t] - yb[t];
         distance += e * e;
       }
       const double k = std::exp(scale * distance);
@@ -36,7 +37,7 @@ double block(const MmdShape& s, const real* x, const real* y, bool same, double 
       double *da = dx + a * p, *db = dy + b * p;
 #pragma omp simd
       for (int64_t t = 0; t < p; ++t) {
-        const double e = g * (double(xa[t]) - double(yb[t]));
+        const double e = g * (xa[t] - yb[t]);
         da[t] += e;
         db[t] -= e;
       }
@@ -47,22 +48,29 @@ double block(const MmdShape& s, const real* x, const real* y, bool same, double 
 }  // namespace
 
 size_t mmd_scratch_bytes(const Cpu&, const MmdShape& s) {
-  return carve_bytes<double>(task_count(s)) +
+  return carve_bytes<double>(s.modalities * values(s)) + carve_bytes<double>(task_count(s)) +
          carve_bytes<double>((task_count(s) * 2 + 1) * values(s));
 }
 
-void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient, Scratch scratch) {
+void mmd_forward(const Cpu& be, const MmdShape& s, In z, In rest, Out value, Out gradient,
+                 Out gradient_rest, Scratch scratch) {
   expect(s.modalities >= 0 && s.batch >= 0 && s.width >= 0, "mmd: sizes out of range");
   expect(s.bandwidth > 0 && std::isfinite(s.bandwidth), "mmd: bandwidth must be positive");
   const int64_t M = s.modalities, n = values(s), tasks = task_count(s);
   expect(std::ssize(z) == M * n, "mmd: z must be [M, B, p]");
+  expect(rest.empty() || rest.size() == z.size(), "mmd: rest must have the size of z");
   expect(value.size() == 1, "mmd: value must have one element");
   expect(gradient.empty() || gradient.size() == z.size(), "mmd: gradient must have the size of z");
+  expect(gradient_rest.empty() || gradient_rest.size() == gradient.size(),
+         "mmd: gradient_rest must have the size of gradient");
   expect(scratch.size() >= mmd_scratch_bytes(be, s), "mmd: scratch too small");
   std::fill(gradient.begin(), gradient.end(), real(0));
+  std::fill(gradient_rest.begin(), gradient_rest.end(), real(0));
   value[0] = 0;
   if (M < 2 || s.batch == 0) return;
 
+  double* zs = carve<double>(scratch, M * n);  // z + rest
+  for (size_t i = 0; i < z.size(); ++i) zs[i] = pair_at(z, rest, i);
   double* partial = carve<double>(scratch, tasks);
   double* work = carve<double>(scratch, (tasks * 2 + 1) * n);
   const double batch2 = double(s.batch) * double(s.batch), pairs = double(M * (M - 1) / 2);
@@ -75,8 +83,8 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient
     const bool same = i == j;
     double* dx = gradient.empty() ? nullptr : work + task * 2 * n;
     if (dx != nullptr) std::fill(dx, dx + (same ? n : 2 * n), 0.0);
-    const double sum = block(s, z.data() + i * n, z.data() + j * n, same, same ? within : between,
-                             dx, dx == nullptr || same ? dx : dx + n);
+    const double sum = block(s, zs + i * n, zs + j * n, same, same ? within : between, dx,
+                             dx == nullptr || same ? dx : dx + n);
     partial[task] = same ? within * (sum + 0.5 * double(s.batch)) : between * sum;
   });
   double total = 0;
@@ -94,8 +102,19 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, Out value, Out gradient
 #pragma omp simd
         for (int64_t t = 0; t < n; ++t) sum[t] += from[t];
       }
-    std::copy(sum, sum + n, gradient.data() + m * n);
+    for (int64_t t = 0; t < n; ++t) set_pair(sum[t], gradient, gradient_rest, size_t(m * n + t));
   }
+}
+
+void mmd_backward(const Cpu&, In gradient, In gradient_rest, In dvalue, InOut dz, InOut drest) {
+  expect(dvalue.size() == 1, "mmd: dvalue must have one element");
+  expect(gradient_rest.empty() || gradient_rest.size() == gradient.size(),
+         "mmd: gradient_rest must have the size of gradient");
+  expect(dz.empty() || dz.size() == gradient.size(), "mmd: dz must have the size of gradient");
+  expect(drest.empty() || drest.size() == dz.size(), "mmd: drest must have the size of dz");
+  const double g = double(dvalue[0]);
+  for (size_t i = 0; i < dz.size(); ++i)
+    set_pair(pair_at(dz, drest, i) + g * pair_at(gradient, gradient_rest, i), dz, drest, i);
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

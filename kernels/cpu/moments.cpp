@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/carve.h"
+#include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -10,13 +11,23 @@ namespace {
 
 constexpr double kFloor = 1e-6;
 
-void check(const MomentsShape& s, In z, In mean, In covariance, In skewness) {
+void check(const MomentsShape& s, In z, In rest, In mean, In covariance, In skewness, size_t needed,
+           Scratch scratch) {
   expect(s.modalities >= 0 && s.batch >= 0 && s.width >= 0, "moments: sizes out of range");
   const int64_t p = s.width;
   expect(std::ssize(z) == s.modalities * s.batch * p, "moments: z must be [M, B, p]");
+  expect(rest.empty() || rest.size() == z.size(), "moments: rest must have the size of z");
   expect(std::ssize(mean) == s.modalities * p && std::ssize(skewness) == s.modalities * p,
          "moments: mean and skewness must be [M, p]");
   expect(std::ssize(covariance) == s.modalities * p * p, "moments: covariance must be [M, p, p]");
+  expect(scratch.size() >= needed, "moments: scratch too small");
+}
+
+// z + rest
+double* precise(In z, In rest, Scratch& scratch) {
+  double* out = carve<double>(scratch, std::ssize(z));
+  for (size_t i = 0; i < z.size(); ++i) out[i] = pair_at(z, rest, i);
+  return out;
 }
 
 // Factor of a pair's squared distance of vectors (first) and of covariances (second).
@@ -49,7 +60,8 @@ void pull(const real* all, int64_t m, int64_t modalities, int64_t n, double weig
   }
 }
 
-void statistics(const MomentsShape& s, const real* z, real* mean, real* covariance, real* skew) {
+void statistics(const MomentsShape& s, const double* z, real* mean, real* covariance, real* skew,
+                double* mu) {
   const int64_t n = s.batch, p = s.width;
   if (n == 0) {
     std::fill(mean, mean + p, real(0));
@@ -58,18 +70,18 @@ void statistics(const MomentsShape& s, const real* z, real* mean, real* covarian
     return;
   }
   for (int64_t j = 0; j < p; ++j) {
-    double mu = 0, square = 0, cube = 0;
-    for (int64_t i = 0; i < n; ++i) mu += double(z[i * p + j]);
-    mu /= double(n);
+    double square = 0, cube = 0;
+    mu[j] = 0;
+    for (int64_t i = 0; i < n; ++i) mu[j] += z[i * p + j];
+    mu[j] /= double(n);
     for (int64_t i = 0; i < n; ++i) {
-      const double e = double(z[i * p + j]) - mu;
+      const double e = z[i * p + j] - mu[j];
       square += e * e;
       cube += e * e * e;
     }
-    mean[j] = real(mu);
+    mean[j] = real(mu[j]);
     skew[j] = real(cube / double(n) / std::pow(std::max(square / double(n), kFloor), 1.5));
   }
-  // About the rounded mean: what that adds is the square of its rounding error.
   const double scale = 1 / double(std::max<int64_t>(n - 1, 1));
   constexpr int64_t kChunk = 16;
   for (int64_t j = 0; j < p; ++j)
@@ -77,11 +89,9 @@ void statistics(const MomentsShape& s, const real* z, real* mean, real* covarian
       const int64_t count = std::min(kChunk, p - first);
       double sum[kChunk] = {};
       for (int64_t i = 0; i < n; ++i) {
-        const real* row = z + i * p;
-        const double a = double(row[j]) - double(mean[j]);
+        const double *row = z + i * p, a = row[j] - mu[j];
 #pragma omp simd
-        for (int64_t l = 0; l < count; ++l)
-          sum[l] += a * (double(row[first + l]) - double(mean[first + l]));
+        for (int64_t l = 0; l < count; ++l) sum[l] += a * (row[first + l] - mu[first + l]);
       }
       for (int64_t l = 0; l < count; ++l) covariance[j * p + first + l] = real(sum[l] * scale);
     }
@@ -89,14 +99,16 @@ void statistics(const MomentsShape& s, const real* z, real* mean, real* covarian
 
 }  // namespace
 
-void moments_forward(const Cpu& be, const MomentsShape& s, In z, Out mean, Out covariance,
-                     Out skewness, Out value) {
-  check(s, z, mean, covariance, skewness);
+void moments_forward(const Cpu& be, const MomentsShape& s, In z, In rest, Out mean, Out covariance,
+                     Out skewness, Out value, Scratch scratch) {
+  check(s, z, rest, mean, covariance, skewness, moments_scratch_bytes(be, s), scratch);
   expect(value.size() == 1, "moments: value must have one element");
   const int64_t p = s.width;
+  const double* zs = precise(z, rest, scratch);
+  double* means = carve<double>(scratch, s.modalities * p);
   parallel_for(be, s.modalities, [&](int64_t m) {
-    statistics(s, z.data() + m * s.batch * p, mean.data() + m * p, covariance.data() + m * p * p,
-               skewness.data() + m * p);
+    statistics(s, zs + m * s.batch * p, mean.data() + m * p, covariance.data() + m * p * p,
+               skewness.data() + m * p, means + m * p);
   });
   const auto [vector_weight, matrix_weight] = weights(s);
   double sum = 0;
@@ -113,23 +125,25 @@ void moments_forward(const Cpu& be, const MomentsShape& s, In z, Out mean, Out c
 }
 
 size_t moments_scratch_bytes(const Cpu&, const MomentsShape& s) {
-  return carve_bytes<real>(s.modalities * s.width * (s.width + 1)) +
+  return carve_bytes<double>(s.modalities * s.batch * s.width) +
+         carve_bytes<real>(s.modalities * s.width * (s.width + 1)) +
          carve_bytes<double>(s.modalities * s.width * 6);
 }
 
 // What the skewness pulls a row up by is large where a column hardly varies, and cancels over the
 // rows: the bias before z sees only what is left. So the statistics are taken again in double, and
 // each entry is rounded once.
-void moments_backward(const Cpu& be, const MomentsShape& s, In z, In mean, In covariance,
-                      In skewness, In dvalue, InOut dz, Scratch scratch) {
-  check(s, z, mean, covariance, skewness);
+void moments_backward(const Cpu& be, const MomentsShape& s, In z, In rest, In mean, In covariance,
+                      In skewness, In dvalue, InOut dz, InOut drest, Scratch scratch) {
+  check(s, z, rest, mean, covariance, skewness, moments_scratch_bytes(be, s), scratch);
   expect(dvalue.size() == 1, "moments: dvalue must have one element");
   expect(dz.empty() || dz.size() == z.size(), "moments: dz must have the size of z");
-  expect(scratch.size() >= moments_scratch_bytes(be, s), "moments: scratch too small");
+  expect(drest.empty() || drest.size() == dz.size(), "moments: drest must have the size of dz");
   if (dz.empty() || s.batch == 0) return;
   const int64_t n = s.batch, p = s.width;
   const auto [vector_weight, matrix_weight] = weights(s);
   const double g = double(dvalue[0]);
+  const double* zs = precise(z, rest, scratch);
   real* work = carve<real>(scratch, s.modalities * p * (p + 1));
   double* means = carve<double>(scratch, s.modalities * p * 6);
   parallel_for(be, s.modalities, [&](int64_t m) {
@@ -137,7 +151,7 @@ void moments_backward(const Cpu& be, const MomentsShape& s, In z, In mean, In co
     std::fill(mu, mu + p, 0.0);
     for (int64_t i = 0; i < n; ++i)
 #pragma omp simd
-      for (int64_t j = 0; j < p; ++j) mu[j] += double(z[size_t((m * n + i) * p + j)]);
+      for (int64_t j = 0; j < p; ++j) mu[j] += zs[(m * n + i) * p + j];
     for (int64_t j = 0; j < p; ++j) mu[j] /= double(n);
   });
   parallel_for(be, s.modalities, [&, vw = vector_weight, mw = matrix_weight](int64_t m) {
@@ -149,12 +163,12 @@ void moments_backward(const Cpu& be, const MomentsShape& s, In z, In mean, In co
     // d covariance is symmetric: both of its sides at once.
     pull(covariance.data(), m, s.modalities, p * p, 2 * g * mw / denominator, dcov);
     pull(skewness.data(), m, s.modalities, p, g * vw, dskew);
-    const real* rows = z.data() + m * n * p;
+    const double* rows = zs + m * n * p;
     std::fill(y, y + p, 0.0);
     for (int64_t i = 0; i < n; ++i)
 #pragma omp simd
       for (int64_t j = 0; j < p; ++j) {
-        const double e = double(rows[i * p + j]) - mu[j];
+        const double e = rows[i * p + j] - mu[j];
         y[j] += e * e;
       }
     // Mean: shift. Skewness: a (y^2 - variance) - b y.
@@ -168,11 +182,10 @@ void moments_backward(const Cpu& be, const MomentsShape& s, In z, In mean, In co
         shift[j] += 2 * g * vw / double(n) * (mu[j] - means[o * p + j]);
     }
     for (int64_t i = 0; i < n; ++i) {
-      const real* row = rows + i * p;
-      real* out = dz.data() + (m * n + i) * p;
+      const double* row = rows + i * p;
 #pragma omp simd
       for (int64_t j = 0; j < p; ++j) {
-        y[j] = double(row[j]) - mu[j];
+        y[j] = row[j] - mu[j];
         sum[j] = shift[j] + y[j] * (a[j] * y[j] - b[j]);
       }
       for (int64_t l = 0; l < p; ++l) {
@@ -181,7 +194,10 @@ void moments_backward(const Cpu& be, const MomentsShape& s, In z, In mean, In co
 #pragma omp simd
         for (int64_t j = 0; j < p; ++j) sum[j] += yl * double(dl[j]);
       }
-      for (int64_t j = 0; j < p; ++j) out[j] = real(double(out[j]) + sum[j]);
+      for (int64_t j = 0; j < p; ++j) {
+        const size_t at = size_t((m * n + i) * p + j);
+        set_pair(pair_at(dz, drest, at) + sum[j], dz, drest, at);
+      }
     }
   });
 }

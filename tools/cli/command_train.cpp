@@ -102,7 +102,7 @@ Metrics train_seed(const Config& config, const Dataset& data, const Statistics& 
                    const Device& device, RunLog& log) {
   Trainer trainer(config, data, statistics, encoder, seed, folder, device, log);
   trainer.run();
-  const Evaluation test = evaluate_split(trainer.network(), data.splits.at("test"), device);
+  const Evaluation test = trainer.evaluate(data.splits.at("test"));
   write_predictions(folder + "/predictions.csv", test.predictions);
   write_json(folder + "/metrics.json",
              {{"seed", seed},
