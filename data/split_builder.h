@@ -33,6 +33,7 @@ struct LoadOptions {
   bool token_ids = false;
   const WordPiece* tokenizer = nullptr;  ///< outlives the reading
   int64_t token_steps = 50;              ///< T >= 2 of tokenized `raw_text`
+  std::string no_tokens;  ///< why token_ids is not set, if that is to be said with what is missing
   /// For converting: float text, token ids and raw text side by side, as far as the file has them.
   /// A tokenizer then replaces the file's token ids by those of `raw_text`, which is needed.
   bool keep_text = false;

@@ -85,7 +85,8 @@ void read_tokenized(const SplitFields& fields, const LoadOptions& options, Seque
 [[noreturn]] void refuse(const SplitFields& fields, const LoadOptions& options) {
   if (fields.find("text_bert") != nullptr) {
     throw input_error(fields.place() +
-                      "has only text_bert (token ids); float 'text' [N, T, d] is needed");
+                      "has only text_bert (token ids); float 'text' [N, T, d] is needed" +
+                      (options.no_tokens.empty() ? "" : ": " + options.no_tokens));
   }
   if (options.token_ids && fields.find("raw_text") != nullptr) {
     throw input_error(fields.place() +
@@ -133,8 +134,9 @@ bool offers_text(const SplitFields& fields, const LoadOptions& options) {
   if (fields.find("text") != nullptr) return true;
   const TextBert kind = kind_of_text_bert(fields);
   if (!options.token_ids && !options.keep_text) return kind == TextBert::kFeatures;
-  if (options.tokenizer == nullptr) return kind != TextBert::kAbsent;
-  return options.keep_text || kind != TextBert::kAbsent || fields.find("raw_text") != nullptr;
+  // Without a vocabulary raw text is asked for all the same, to say so.
+  if (options.keep_text) return options.tokenizer != nullptr || kind != TextBert::kAbsent;
+  return kind != TextBert::kAbsent || fields.find("raw_text") != nullptr;
 }
 
 Sequences read_text(const SplitFields& fields, const LoadOptions& options) {

@@ -30,6 +30,11 @@ struct BertOptions {
 /// Throws input_error for an id, segment or position outside its table.
 Tensor bert(Tape&, Parameters&, const BertConfig&, const TokenRows&, const BertOptions&);
 
+/// Throws input_error naming file and tensor if a weight is missing or of another shape: before
+/// memory is taken for whatever sizes a config.json claims. `as_checkpoint`: under the release's
+/// names, as a checkpoint has them.
+void check_bert(const BertConfig&, const Safetensors& file, bool as_checkpoint = false);
+
 /// Copies the weights of a BertModel's file, whatever its float type: names with or without
 /// `bert.`, layer norms as weight / bias or gamma / beta. Throws input_error naming file and tensor
 /// for one that is missing or of another shape.

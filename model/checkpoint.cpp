@@ -22,12 +22,17 @@ std::vector<TensorOut> weight_tensors(Parameters& parameters) {
   return tensors;
 }
 
-void load_weight(Parameters& parameters, const Parameter& p, const Safetensors& file,
-                 const std::string& name) {
+void check_weight(const Parameter& p, const Safetensors& file, const std::string& name) {
   const ArrayView& view = file.view(name);
   if (view.shape != p.shape)
     throw input_error(file.file() + ": tensor \"" + name + "\" is " + view.shape_text() +
                       ", the network's is " + shape_text(p.shape));
+}
+
+void load_weight(Parameters& parameters, const Parameter& p, const Safetensors& file,
+                 const std::string& name) {
+  check_weight(p, file, name);
+  const ArrayView& view = file.view(name);
   if (view.fortran) throw std::invalid_argument("load_weight: row-major tensors only");
   const Out values = parameters.values(p);
   read_doubles(view, file.file() + ": tensor \"" + name + "\"",

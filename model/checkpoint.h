@@ -13,6 +13,10 @@ namespace decalign::inline DECALIGN_REAL {
 /// One TensorOut per parameter, over the parameters' own memory.
 std::vector<TensorOut> weight_tensors(Parameters& parameters);
 
+/// Throws input_error naming file and tensor if the parameter is missing as `name` or of another
+/// shape.
+void check_weight(const Parameter& p, const Safetensors& file, const std::string& name);
+
 /// Copies one parameter from the file's tensor `name`. Throws input_error if it is missing or of
 /// another shape.
 void load_weight(Parameters& parameters, const Parameter& p, const Safetensors& file,

@@ -64,9 +64,11 @@ void encode_split(Sequences& text, Parameters& parameters, const BertConfig& con
 
 void encode_text(Dataset& dataset, const Pretrained& pretrained, TextFeatures kind,
                  const Device& device) {
+  const Safetensors file(pretrained.weights());
+  check_bert(pretrained.config, file);
   Parameters parameters;
   add_bert_parameters(parameters, pretrained.config, false);
-  load_bert(parameters, Safetensors(pretrained.weights()));
+  load_bert(parameters, file);
   Tape tape(device, false);
   for (auto& [name, split] : dataset.splits)
     for (Sequences& s : split.modalities)

@@ -11,7 +11,7 @@ enum class TextFeatures {
   steps,   ///< [N, T, hidden], every step
   packed,  ///< [N, T, hidden], attended tokens only, moved to the front, then zeros; lengths say
            ///< how many
-  pooled  ///< [N, 1, hidden], the mean over attended tokens; the tokens are dropped
+  pooled   ///< [N, 1, hidden], the mean over attended tokens; the tokens are dropped
 };
 
 /// Gives the text of every split that has tokens the last hidden states of the encoder, computed

@@ -68,7 +68,7 @@ bool has_tokens(const Dataset& dataset) {
 
 Dataset open_dataset(const Config& config, const std::string& dataset, const std::string& data_dir,
                      const Pretrained* encoder, const std::vector<std::string>& splits,
-                     bool allow_unlabelled) {
+                     bool allow_unlabelled, const std::string& missing) {
   Dataset data;
   if (dataset == "generated") {
     data = generate_dataset();
@@ -78,7 +78,12 @@ Dataset open_dataset(const Config& config, const std::string& dataset, const std
     options.splits = splits;
     options.allow_unlabelled = allow_unlabelled;
     options.token_ids = encoder != nullptr;
-    if (encoder) options.tokenizer = encoder->tokenizer.get();
+    options.no_tokens = missing;
+    if (encoder) {
+      options.tokenizer = encoder->tokenizer.get();
+      options.token_steps =
+          std::clamp(encoder->config.max_position_embeddings, int64_t(2), options.token_steps);
+    }
     if (!config.feature_T.empty()) options.feature_files["text"] = config.feature_T;
     if (!config.feature_A.empty()) options.feature_files["audio"] = config.feature_A;
     if (!config.feature_V.empty()) options.feature_files["vision"] = config.feature_V;
@@ -89,8 +94,14 @@ Dataset open_dataset(const Config& config, const std::string& dataset, const std
       for (auto& [name, split] : data.splits) {
         check_token_ids(split, encoder->config.vocab_size, encoder->config.type_vocab_size,
                         path + ": split " + name);
-        for (Sequences& s : split.modalities)
-          if (!s.tokens.empty()) s.width = encoder->config.hidden_size;
+        for (Sequences& s : split.modalities) {
+          if (s.tokens.empty()) continue;
+          s.width = encoder->config.hidden_size;
+          if (s.steps > encoder->config.max_position_embeddings)
+            throw input_error(path + ": split " + name + ": text has " + std::to_string(s.steps) +
+                              " tokens, the encoder takes " +
+                              std::to_string(encoder->config.max_position_embeddings));
+        }
       }
     }
   }

@@ -24,10 +24,12 @@ std::string dataset_alias(const std::string& name);
 
 /// Opens `dataset` ("generated", one of the field's names, or a path) as the config asks: labels,
 /// feature files, the protocol of IEMOCAP; with `encoder`, text as token ids where they can be had,
-/// checked against its vocabulary, width being its hidden size. Throws input_error.
+/// checked against its vocabulary, width being its hidden size. `missing`: why there is none, for
+/// data that have nothing but tokens. Throws input_error.
 Dataset open_dataset(const Config& config, const std::string& dataset, const std::string& data_dir,
                      const Pretrained* encoder = nullptr,
-                     const std::vector<std::string>& splits = {}, bool allow_unlabelled = false);
+                     const std::vector<std::string>& splits = {}, bool allow_unlabelled = false,
+                     const std::string& missing = {});
 
 /// Whether text is token ids.
 bool has_tokens(const Dataset& dataset);

@@ -191,10 +191,12 @@ void replay(const ReplayOptions& options) {
   const Config config =
       fit_config(parse_config(read_json(options.config), options.config), weights, sizes);
   const std::optional<Pretrained> encoder = text_encoder(config, options.config, sizes);
-  Network network(config, sizes, options.config,
-                  encoder ? std::optional(encoder->config) : std::nullopt);
   const bool given = std::any_of(weights.tensors().begin(), weights.tensors().end(),
                                  [](auto& t) { return t.first.starts_with(kEncoderPrefix); });
+  if (encoder)
+    check_bert(encoder->config, given ? weights : Safetensors(encoder->weights()), given);
+  Network network(config, sizes, options.config,
+                  encoder ? std::optional(encoder->config) : std::nullopt);
   if (encoder && !given) load_bert(network.parameters(), Safetensors(encoder->weights()));
   load_weights(network.parameters(), weights, given);
   const std::vector<float> class_weights(config.class_weights.begin(),

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "model/bert.h"
 #include "model/checkpoint.h"
 #include "model/trainer.h"
 
@@ -27,6 +28,27 @@ json sizes_json(const std::vector<ModalitySize>& sizes) {
   return list;
 }
 
+// Which text encoder the weights belong to, as entries of the details.
+json encoder_json(const Checkpoint& about) {
+  json entries = json::object();
+  if (about.encoder) entries["encoder"] = to_json(*about.encoder);
+  if (about.frozen)
+    entries["frozen_encoder"] = {{"folder", about.frozen->folder},
+                                 {"sha256", about.frozen->sha256}};
+  return entries;
+}
+
+// Of a frozen one the contents count: its folder may have moved.
+bool same_encoder(const json& details, const Checkpoint& about) {
+  const json now = encoder_json(about);
+  for (const char* place : {"/encoder", "/frozen_encoder/sha256"}) {
+    const json::json_pointer entry(place);
+    const bool had = details.contains(entry);
+    if (had != now.contains(entry) || (had && details.at(entry) != now.at(entry))) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 void save_checkpoint(const std::string& path, Network& network, const Checkpoint& about) {
@@ -41,10 +63,7 @@ void save_checkpoint(const std::string& path, Network& network, const Checkpoint
                                     {"class_weights", about.class_weights},
                                     {"seed", about.seed},
                                     {"epoch", about.epoch}};
-  if (about.encoder) details["encoder"] = to_json(*about.encoder);
-  if (about.frozen)
-    details["frozen_encoder"] = {{"folder", about.frozen->folder},
-                                 {"sha256", about.frozen->sha256}};
+  details.update(encoder_json(about));
   save_safetensors(path, std::move(tensors),
                    {{"config", to_json(about.config).dump()}, {"decalign", details.dump()}});
 }
@@ -74,6 +93,7 @@ std::pair<Checkpoint, Network> load_checkpoint(const std::string& path) {
     about.statistics[s.name] = {file.floats(stem + ".low"), file.floats(stem + ".high"),
                                 file.floats(stem + ".mean"), file.floats(stem + ".std")};
   }
+  if (about.encoder) check_bert(*about.encoder, file, true);
   Network network(about.config, about.sizes, path, about.encoder);
   network.set_class_weights(about.class_weights);
   load_weights(network.parameters(), file);
@@ -89,12 +109,13 @@ void Trainer::save_state() {
   std::vector<double> numbers{progress_.best_value, progress_.scheduler.best};
   numbers.insert(numbers.end(), rates_.begin(), rates_.end());
   tensors.push_back(tensor_out<double>("optimizer.numbers", {std::ssize(numbers)}, numbers));
-  const json details = {{"epoch", progress_.epoch},
-                        {"best_epoch", progress_.best_epoch},
-                        {"steps", optimizer_.steps()},
-                        {"scheduler_started", progress_.scheduler.started},
-                        {"scheduler_bad_epochs", progress_.scheduler.bad_epochs},
-                        {"seed", about_.seed}};
+  json details = {{"epoch", progress_.epoch},
+                  {"best_epoch", progress_.best_epoch},
+                  {"steps", optimizer_.steps()},
+                  {"scheduler_started", progress_.scheduler.started},
+                  {"scheduler_bad_epochs", progress_.scheduler.bad_epochs},
+                  {"seed", about_.seed}};
+  details.update(encoder_json(about_));
   save_safetensors(state_path(), std::move(tensors),
                    {{"config", to_json(config_).dump()}, {"decalign", details.dump()}});
 }
@@ -106,6 +127,9 @@ bool Trainer::load_state() {
   if (parse_metadata(file, "config") != json::parse(to_json(config_).dump()))
     throw input_error(state_path() +
                       ": was written with another config; resume with the run's own");
+  if (!same_encoder(details, about_))
+    throw input_error(state_path() +
+                      ": was written with another text encoder; resume with the run's own");
   const auto restore = [&](const std::string& name, Out target) {
     const std::vector<double> values = file.doubles(name);
     if (values.size() != target.size())

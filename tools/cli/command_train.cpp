@@ -166,7 +166,7 @@ void train(TrainOptions options) {
   std::string missing;
   std::optional<TextEncoder> encoder = find_text_encoder(config, request.model_dir, missing);
   Dataset data = open_dataset(config, request.dataset, request.data_dir,
-                              encoder ? &encoder->pretrained : nullptr);
+                              encoder ? &encoder->pretrained : nullptr, {}, false, missing);
   if (encoder && !has_tokens(data)) {
     encoder.reset();
     missing = "the data has neither token ids (\"text_bert\") nor \"raw_text\"";
@@ -176,7 +176,9 @@ void train(TrainOptions options) {
                                 : config.featurePath;
   require_splits(data, where);
   check_labels(config, data, where);
-  Network(config, modality_sizes(data.splits.at("train")), where);  // before anything is written
+  // Before anything is written.
+  if (encoder) check_bert(encoder->pretrained.config, Safetensors(encoder->pretrained.weights()));
+  Network(config, modality_sizes(data.splits.at("train")), where);
   const Device device(Cpu{options.threads});
   malloc_trim(0);
 
