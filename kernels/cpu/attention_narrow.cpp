@@ -4,6 +4,7 @@ namespace decalign::inline DECALIGN_REAL {
 namespace {
 
 constexpr int64_t kBlockKeys = 128;  // scores of a block stay in the first-level cache
+constexpr int64_t kTogether = 16;    // keys whose part of a sum is summed up first
 constexpr real kInfinity = std::numeric_limits<real>::infinity();
 
 // A head's rows of keys or values: position j of the concatenated ranges -> its first number.
@@ -80,16 +81,23 @@ void forward_tile(const AttentionShape& s, const AttentionHead& h, int64_t t, in
         for (int c = 0; c < Depth; ++c) sum[c][u] *= factor;
       }
     }
-    for (int64_t j = 0; j < count; ++j) {
-      if (drop && j % 8 == 0) keep.draw(s, h, t, j0 + j);
-      const real* value = row(v.data(), j);
+    for (int64_t first = 0; first < count; first += kTogether) {
+      vreal part[Depth][V] = {}, part_total[V] = {};
+      for (int64_t j = first; j < std::min(count, first + kTogether); ++j) {
+        if (drop && j % 8 == 0) keep.draw(s, h, t, j0 + j);
+        const real* value = row(v.data(), j);
 #pragma GCC unroll 2
-      for (int u = 0; u < V; ++u) {
-        vreal p = vexp(load(scores[j][u]) - largest[u]);
-        total[u] += p;
-        if (drop) p = keep(u, j, p);
+        for (int u = 0; u < V; ++u) {
+          vreal p = vexp(load(scores[j][u]) - largest[u]);
+          part_total[u] += p;
+          if (drop) p = keep(u, j, p);
 #pragma GCC unroll 16
-        for (int c = 0; c < Depth; ++c) sum[c][u] += p * value[c];
+          for (int c = 0; c < Depth; ++c) part[c][u] += p * value[c];
+        }
+      }
+      for (int u = 0; u < V; ++u) {
+        total[u] += part_total[u];
+        for (int c = 0; c < Depth; ++c) sum[c][u] += part[c][u];
       }
     }
   }
