@@ -4,6 +4,7 @@
 
 #include "data/mmsa.h"
 #include "data/pickle.h"
+#include "tests/fuzz/load_options.h"
 
 namespace {
 
@@ -37,13 +38,9 @@ void touch(const PickleDocument& document, PickleDocument::Handle handle, int& b
   }
 }
 
-void load(const ByteView& source, const char* labels) {
-  LoadOptions options;
-  options.labels_key = labels;
-  options.token_ids = source.bytes.size() % 3 == 0;
-  options.keep_text = source.bytes.size() % 3 == 1;
+void load(const ByteView& source) {
   try {
-    (void)load_mmsa(source, options);
+    check_loaded(load_mmsa(source, options_for(source.bytes.size())));
   } catch (const input_error&) {
   }
 }
@@ -59,6 +56,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const input_error&) {
     return 0;
   }
-  load(source, size % 2 == 0 ? "" : "classification_labels");
+  load(source);
   return 0;
 }

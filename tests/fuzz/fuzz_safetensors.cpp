@@ -4,6 +4,7 @@
 
 #include "data/dataset_file.h"
 #include "data/safetensors.h"
+#include "tests/fuzz/load_options.h"
 
 using namespace decalign;
 
@@ -24,11 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const input_error&) {
   }
   try {
-    LoadOptions options;
-    options.labels_key.clear();
-    options.token_ids = size % 3 == 0;
-    options.keep_text = size % 3 == 1;
-    (void)load_dataset(source, options);
+    check_loaded(load_dataset(source, options_for(size)));
   } catch (const input_error&) {
   }
   return 0;
