@@ -429,22 +429,22 @@ TEST_CASE("frozen encoder: it trains, and the checkpoint names the encoder it ne
     auto [about, network] = load_checkpoint(path);
     CHECK_FALSE(about.encoder);
     REQUIRE(about.frozen);
-    CHECK(about.frozen->folder == folder / "bert");
-    CHECK(about.frozen->sha256 == sha256_of(pretrained.weights()));
+    const FrozenEncoder recorded = *about.frozen;
+    CHECK(recorded.folder == folder / "bert");
+    CHECK(recorded.sha256 == sha256_of(pretrained.weights()));
     CHECK(evaluate_split(network, data.splits.at("test"), device).predictions.scores ==
           evaluate_split(trainer.network(), data.splits.at("test"), device).predictions.scores);
-    CHECK(message([&] { frozen_text_encoder(config, *about.frozen, "", path); }) == "no error");
+    CHECK(message([&] { frozen_text_encoder(config, recorded, "", path); }) == "no error");
     // The recorded folder serves where the config's name leads nowhere.
     Config elsewhere = config;
     elsewhere.pretrained = "moved";
-    CHECK(frozen_text_encoder(elsewhere, *about.frozen, "", path).pretrained.folder ==
-          folder / "bert");
+    CHECK(frozen_text_encoder(elsewhere, recorded, "", path).pretrained.folder == folder / "bert");
     Config other = config;
     other.pretrained = folder / "other";
     write_bert(other.pretrained, 0.5, 4);
-    CHECK(message([&] { frozen_text_encoder(other, *about.frozen, "", path); }) ==
+    CHECK(message([&] { frozen_text_encoder(other, recorded, "", path); }) ==
           folder / "other/model.safetensors: is not the encoder that " + path +
-              " was trained with (its sha256 is " + about.frozen->sha256 + ")");
+              " was trained with (its sha256 is " + recorded.sha256 + ")");
   }
 }
 

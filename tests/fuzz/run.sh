@@ -8,10 +8,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 runs=${1:-1000000}
 targets=("${@:2}")
-[ ${#targets[@]} -gt 0 ] || targets=(config safetensors pickle)
-declare -A longest=([config]=2048 [safetensors]=4096 [pickle]=8192)
+[ ${#targets[@]} -gt 0 ] || targets=(config safetensors pickle bert)
+declare -A longest=([config]=2048 [safetensors]=4096 [pickle]=8192 [bert]=4400)
 declare -A parsers=([config]='config|utf8' [safetensors]='safetensors|dataset_file|split_|mmsa|text_modality|array_view|utf8'
-  [pickle]='pickle|mmsa|split_|text_modality|field_values|array_view|scalar_decode|utf8')
+  [pickle]='pickle|mmsa|split_|text_modality|field_values|array_view|scalar_decode|utf8'
+  [bert]='bert_config|bert_weights|safetensors')
 
 build() { # DIR CXX_FLAGS
   cmake -B "$1" -DDECALIGN_FUZZ=ON -DDECALIGN_TESTS=OFF -DCMAKE_CXX_COMPILER=clang++ "-DCMAKE_CXX_FLAGS=$2" >/dev/null
