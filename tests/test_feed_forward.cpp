@@ -141,7 +141,7 @@ TEST_CASE("feed_forward: equals its definition for any size", "[kernels][feed_fo
   compare(5, 4, 0, 0.1);
 }
 
-TEST_CASE("feed_forward: the network's layers", "[kernels][feed_forward]") {
+TEST_CASE("feed_forward: the network's layers", "[kernels][feed_forward][large]") {
   compare(3200, 64, 256, 0.1);  // 4800 rows in two groups
   compare(1600, 30, 120, 0.1);
   compare(500, 40, 160, 0.2);

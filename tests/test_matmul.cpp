@@ -110,7 +110,7 @@ TEST_CASE("matmul: equals its definition for any size", "[kernels][matmul]") {
   compare(129, 129, 129, 1, false, true, 0.1);
 }
 
-TEST_CASE("matmul: the network's layers", "[kernels][matmul]") {
+TEST_CASE("matmul: the network's layers", "[kernels][matmul][large]") {
   compare(1600, 64, 64, 3, false, false, 0);
   compare(800, 64, 256, 3, false, true, 0.1);
   compare(800, 256, 64, 3, false, false, 0);
@@ -118,7 +118,7 @@ TEST_CASE("matmul: the network's layers", "[kernels][matmul]") {
   compare(32, 48, 40, 3, true, true, 0.5);
 }
 
-TEST_CASE("matmul: wide weights", "[kernels][matmul]") {
+TEST_CASE("matmul: wide weights", "[kernels][matmul][large]") {
   compare(0, 384, 384, 1, false, false, 0);
   compare(1, 384, 384, 2, false, false, 0);
   compare(33, 512, 257, 2, false, false, 0);
