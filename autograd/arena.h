@@ -5,12 +5,15 @@
 #include <span>
 #include <vector>
 
-#include "kernels/types.h"
+#include "autograd/device.h"
 
 namespace decalign::inline DECALIGN_REAL {
 
 class Arena {
  public:
+  /// Memory of `device`.
+  explicit Arena(Device device = {}) : device_(device) {}
+
   /// Uninitialised memory, 64-byte aligned, valid until reset().
   std::span<std::byte> bytes(size_t n);
 
@@ -28,6 +31,7 @@ class Arena {
 
  private:
   struct Free {
+    Device device;
     size_t size = 0;
     void operator()(std::byte* p) const;
   };
@@ -35,7 +39,8 @@ class Arena {
     std::unique_ptr<std::byte[], Free> memory;
     size_t size = 0, used = 0;
   };
-  static Block make_block(size_t size);
+  Block make_block(size_t size) const;
+  Device device_;
   std::vector<Block> blocks_;
 };
 

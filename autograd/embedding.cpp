@@ -8,7 +8,7 @@ Tensor embedding(Tape& tape, std::span<const EmbeddingPart> parts) {
   expect(!parts.empty(), "embedding: no parts");
   expect(parts[0].table.shape.size() == 2, "embedding: table must be [entries, width]");
   const EmbeddingShape s{std::ssize(parts[0].ids), parts[0].table.shape[1]};
-  const auto tables = tape.take<EmbeddingTable>(std::ssize(parts));
+  const auto tables = tape.list<EmbeddingTable>(std::ssize(parts));
   bool wants_grad = false;
   for (size_t t = 0; t < parts.size(); ++t) {
     const EmbeddingPart& p = parts[t];

@@ -32,7 +32,7 @@ Tensor Tape::leaf(Shape shape, Out value, InOut grad) {
 Tensor Tape::constant(Shape shape, In value) {
   Tensor t = make(std::move(shape), false);
   expect(value.size() == t.value.size(), "Tape::constant: shape and value disagree");
-  std::copy(value.begin(), value.end(), t.value.begin());
+  device_.upload(value.data(), t.value.data(), value.size_bytes());
   return t;
 }
 
@@ -100,6 +100,7 @@ void Tape::reset() {
   scratch_ = {};
   grads_.reset();
   values_.reset();
+  lists_.reset();
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -19,17 +19,18 @@ class Tape {
  public:
   /// With `recording` false (evaluation) no tensor wants a gradient and nothing is remembered.
   explicit Tape(Device device = {}, bool recording = true)
-      : device_(device), recording_(recording) {}
+      : device_(device), recording_(recording), values_(device), grads_(device) {}
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
+  const Device& device() const { return device_; }
   bool recording() const { return recording_; }
   void set_recording(bool recording) { recording_ = recording; }
 
   // ---- for ops ---------------------------------------------------------------------------------
   /// A result, uninitialised, in this step's memory.
   Tensor make(Shape shape, bool requires_grad);
-  /// Uninitialised memory until reset(): saved statistics, work space, index lists.
+  /// Uninitialised memory of the device until reset(): saved statistics, work space.
   template <class T>
   std::span<T> take(int64_t n) {
     return values_.take<T>(n);
@@ -40,9 +41,14 @@ class Tape {
     if (bytes > scratch_.size()) scratch_ = values_.bytes(bytes);
     return scratch_.first(bytes);
   }
+  /// Uninitialised memory of the host until reset(): lists of groups, rows, ranges.
+  template <class T>
+  std::span<T> list(int64_t n) {
+    return lists_.take<T>(n);
+  }
   template <class T>
   std::span<T> keep(std::span<const T> source) {
-    const auto copy = take<T>(std::ssize(source));
+    const auto copy = list<T>(std::ssize(source));
     std::copy(source.begin(), source.end(), copy.begin());
     return copy;
   }
@@ -88,7 +94,8 @@ class Tape {
 
   /// Bytes of memory held.
   size_t capacity() const {
-    return values_.capacity() + grads_.capacity() + (inner_ ? inner_->capacity() : 0);
+    return values_.capacity() + grads_.capacity() + lists_.capacity() +
+           (inner_ ? inner_->capacity() : 0);
   }
 
  private:
@@ -107,6 +114,7 @@ class Tape {
   bool recording_;
   std::unique_ptr<Tape> inner_;
   Arena values_, grads_;
+  Arena lists_;  // the host's
   Scratch scratch_;
   std::multimap<int64_t, real*>
       free_grads_;  // released gradients by size: the next op's are hot in cache

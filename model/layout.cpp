@@ -7,7 +7,7 @@
 namespace decalign::inline DECALIGN_REAL {
 
 Rows make_rows(Tape& tape, int64_t modalities, int64_t batch, const std::vector<int64_t>& lengths) {
-  const auto first = tape.take<int64_t>(modalities * batch + 1);
+  const auto first = tape.list<int64_t>(modalities * batch + 1);
   first[0] = 0;
   for (size_t s = 0; s < lengths.size(); ++s) first[s + 1] = first[s] + lengths[s];
   return {modalities, batch, first};

@@ -9,13 +9,11 @@
 #include <vector>
 
 #include "autograd/tape.h"
+#include "tests/devices.h"
 
 namespace decalign::inline DECALIGN_REAL::test {
 
-using Values = std::vector<real>;
-
-/// Every device that exists on this machine.
-inline std::vector<Device> devices() { return {Device(Cpu{1}), Device(Cpu{2})}; }
+using Values = Shared<real>;
 
 inline Values uniform(int64_t n, double lo, double hi, unsigned seed = 1) {
   std::mt19937 rng(seed);
@@ -28,17 +26,21 @@ inline Values uniform(int64_t n, double lo, double hi, unsigned seed = 1) {
 /// beyond it.
 class Guarded {
  public:
-  explicit Guarded(int64_t n, real inside = kSentinel)
-      : memory_(size_t(n) + 2 * kGuard, kSentinel) {
+  explicit Guarded(int64_t n, real inside = kSentinel) : memory_(size_t(n) + 2 * kGuard) {
+    for (real& e : memory_) e = kSentinel;
     for (real& e : span()) e = inside;
   }
   Out span() { return Out(memory_.data() + kGuard, memory_.size() - 2 * kGuard); }
   bool intact() const {
+    wait();
     for (size_t i = 0; i < kGuard; ++i)
       if (memory_[i] != kSentinel || memory_[memory_.size() - 1 - i] != kSentinel) return false;
     return true;
   }
-  Values values() const { return Values(memory_.begin() + kGuard, memory_.end() - kGuard); }
+  Values values() const {
+    wait();
+    return Values(memory_.begin() + kGuard, memory_.end() - kGuard);
+  }
 
  private:
   static constexpr size_t kGuard = 64;
@@ -56,7 +58,7 @@ class Workspace {
   struct alignas(64) Line {
     std::byte b[64];
   };
-  std::vector<Line> memory_;
+  Shared<Line> memory_;
   size_t bytes_;
 };
 
@@ -68,6 +70,7 @@ inline bool close(double got, double want, double ulps, double scale = 1) {
 
 inline void require_close(In got, const std::vector<double>& want, double ulps, double scale = 1) {
   REQUIRE(got.size() == want.size());
+  wait();
   for (size_t i = 0; i < want.size(); ++i) {
     if (close(got[i], want[i], ulps, scale)) continue;
     INFO("element " << i << ": got " << got[i] << ", want " << want[i]);
@@ -93,18 +96,13 @@ inline void gradcheck(const Device& device, std::vector<Shape> shapes, std::vect
       inputs.push_back(tape.leaf(shapes[i], start[i], with_grad ? InOut(grad[i]) : InOut()));
     const Tensor y = f(tape, inputs);
     if (weight.empty()) weight = uniform(y.size(), -1, 1, 2);
-    Tensor sum = tape.make({1}, y.requires_grad());
-    sum.value[0] = 0;
-    for (size_t i = 0; i < weight.size(); ++i) sum.value[0] += weight[i] * y.value[i];
-    tape.record({sum}, [&tape, y, sum, &weight](const auto&) {
-      const InOut dy = tape.grad_sink(y);
-      for (size_t i = 0; i < weight.size(); ++i) dy[i] += tape.grad(sum)[0] * weight[i];
-    });
-    return sum;
+    return y;
   };
   for (int repeat = 0; repeat < 2; ++repeat) {
     Tape tape(device);
-    tape.backward(run(tape, true));
+    const Tensor y = run(tape, true);
+    tape.backward(y, weight);
+    device.wait();
   }
   for (size_t i = 0; i < count; ++i) {
     double largest = 0, worst = 0;
@@ -114,8 +112,10 @@ inline void gradcheck(const Device& device, std::vector<Shape> shapes, std::vect
       const auto at = [&](double v) {
         start[i][j] = real(v);
         Tape tape(device, false);
-        const double value = double(run(tape, false).value[0]);
+        const std::vector<real> y = device.read(run(tape, false).value);
         start[i][j] = x;
+        double value = 0;
+        for (size_t e = 0; e < y.size(); ++e) value += double(weight[e]) * double(y[e]);
         return value;
       };
       const auto slope = [&](double step) { return (at(x + step) - at(x - step)) / (2 * step); };

@@ -8,7 +8,7 @@ using namespace decalign::test;
 
 namespace {
 
-const RandomState kState{3, 4};
+const RandomState& kState = on_devices(RandomState{3, 4});
 
 void compare(int64_t rows, int64_t width, double rate, bool with_z) {
   LayerNormShape s;

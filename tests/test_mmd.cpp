@@ -9,8 +9,8 @@ using namespace decalign::test;
 
 namespace {
 
-template <class T>
-double reference(const std::vector<T>& z, int64_t M, int64_t B, int64_t p, double bandwidth) {
+template <class Sample>
+double reference(const Sample& z, int64_t M, int64_t B, int64_t p, double bandwidth) {
   const auto kernel_mean = [&](int64_t i, int64_t j) {
     double sum = 0;
     for (int64_t a = 0; a < B; ++a)

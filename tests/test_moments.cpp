@@ -11,8 +11,8 @@ namespace {
 
 using Doubles = std::vector<double>;
 
-template <class T>
-double reference(const std::vector<T>& z, int64_t M, int64_t B, int64_t p, Reduction reduction) {
+template <class Sample>
+double reference(const Sample& z, int64_t M, int64_t B, int64_t p, Reduction reduction) {
   std::vector<std::array<Doubles, 3>> s;
   for (int64_t m = 0; m < M; ++m) {
     const auto Z = [&](int64_t n, int64_t j) { return double(z[size_t((m * B + n) * p + j)]); };

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel.h"
 

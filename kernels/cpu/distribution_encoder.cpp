@@ -1,6 +1,6 @@
 #include "kernels/distribution_encoder.h"
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
 #include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"

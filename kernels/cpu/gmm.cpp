@@ -2,7 +2,7 @@
 #include <limits>
 #include <numbers>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
 #include "kernels/cpu/gmm_steps.h"
 #include "kernels/dropout_mask.h"
 

@@ -1,5 +1,5 @@
 // The way back through every EM step and the start.
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
 #include "kernels/cpu/gmm_steps.h"
 
 namespace decalign::inline DECALIGN_REAL {

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {

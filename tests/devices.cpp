@@ -1,0 +1,83 @@
+#include "tests/devices.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+namespace decalign::inline DECALIGN_REAL::test {
+namespace {
+
+#ifdef DECALIGN_CUDA
+constexpr size_t kListBytes = size_t(1) << 20;
+
+bool has_cuda() {
+  static const bool found = [] {
+    int count = 0;
+    const bool ok = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+    (void)cudaGetLastError();
+    const char* required = std::getenv("DECALIGN_REQUIRE_CUDA");
+    if (!ok && required && *required == '1')
+      throw std::runtime_error("DECALIGN_REQUIRE_CUDA is set and there is no GPU");
+    return ok;
+  }();
+  return found;
+}
+
+Cuda make_cuda() {
+  Cuda be;
+  CUDA_CHECK(cudaStreamCreateWithFlags(&be.stream, cudaStreamNonBlocking));
+  CUDA_CHECK(cublasCreate(&be.blas));
+  CUDA_CHECK(cublasSetStream(be.blas, be.stream));
+  void* lists = nullptr;
+  CUDA_CHECK(cudaMalloc(&lists, kListBytes));
+  be.lists = new Lists(static_cast<std::byte*>(lists), kListBytes);
+  CUDA_CHECK(cudaDeviceGetAttribute(&be.multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+  return be;
+}
+#else
+bool has_cuda() { return false; }
+#endif
+
+std::vector<Device> find_devices() {
+  std::vector<Device> found;
+#ifndef DECALIGN_SIM
+  found = {Device(Cpu{1}), Device(Cpu{2})};
+#endif
+#ifdef DECALIGN_CUDA
+  if (has_cuda()) found.push_back(Device(make_cuda()));
+#endif
+  return found;
+}
+
+}  // namespace
+
+const std::vector<Device>& devices() {
+  static const std::vector<Device> all = find_devices();
+  return all;
+}
+
+void wait() {
+  for (const Device& device : devices()) device.wait();
+}
+
+void* allocate_shared(size_t bytes) {
+#ifdef DECALIGN_CUDA
+  if (has_cuda()) {
+    void* memory = nullptr;
+    CUDA_CHECK(cudaMallocManaged(&memory, bytes > 0 ? bytes : 1));
+    return memory;
+  }
+#endif
+  return allocate_huge(bytes);
+}
+
+void free_shared(void* memory, size_t bytes) {
+#ifdef DECALIGN_CUDA
+  if (has_cuda()) {
+    (void)cudaFree(memory);
+    return;
+  }
+#endif
+  free_huge(static_cast<std::byte*>(memory), bytes);
+}
+
+}  // namespace decalign::inline DECALIGN_REAL::test

@@ -1,0 +1,78 @@
+// A slice of cuBLAS on the host, against the toolkit's own header: the host code stays the same,
+// only the library linked differs.
+#include <cublas_v2.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime_api.h>
+
+#include <functional>
+#include <memory>
+struct cublasContext {
+  cudaStream_t s = nullptr;
+};
+static float get(const void* p, size_t i, cudaDataType t) {
+  return t == CUDA_R_16BF  ? __bfloat162float(static_cast<const __nv_bfloat16*>(p)[i])
+         : t == CUDA_R_16F ? __half2float(static_cast<const __half*>(p)[i])
+                           : static_cast<const float*>(p)[i];
+}
+static void put(void* p, size_t i, float v, cudaDataType t) {
+  if (t == CUDA_R_16BF)
+    static_cast<__nv_bfloat16*>(p)[i] = __float2bfloat16_rn(v);
+  else if (t == CUDA_R_16F)
+    static_cast<__half*>(p)[i] = __float2half_rn(v);
+  else
+    static_cast<float*>(p)[i] = v;
+}
+static cublasStatus_t post(cublasHandle_t h, std::function<void()> f) {
+  auto* p = new std::function<void()>(
+      std::move(f));  // host callback on the stream: ordered like the real call
+  return cudaLaunchHostFunc(
+             h->s,
+             [](void* v) {
+               auto* p = static_cast<std::function<void()>*>(v);
+               (*p)();
+               delete p;
+             },
+             p)
+             ? CUBLAS_STATUS_EXECUTION_FAILED
+             : CUBLAS_STATUS_SUCCESS;
+}
+extern "C" {
+cublasStatus_t cublasCreate_v2(cublasHandle_t* h) {
+  *h = new cublasContext;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasDestroy_v2(cublasHandle_t h) {
+  delete h;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetStream_v2(cublasHandle_t h, cudaStream_t s) {
+  h->s = s;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m,
+                            int n, int k, const void* alpha, const void* A, cudaDataType at,
+                            int lda, const void* B, cudaDataType bt, int ldb, const void* beta,
+                            void* C, cudaDataType ct, int ldc, cublasComputeType_t,
+                            cublasGemmAlgo_t) {
+  if (lda < (ta ? k : m) || ldb < (tb ? n : k) || ldc < m) return CUBLAS_STATUS_INVALID_VALUE;
+  const float al = *static_cast<const float*>(alpha), be = *static_cast<const float*>(beta);
+  return post(h, [=] {
+    for (int j = 0; j < n; ++j)
+      for (int i = 0; i < m; ++i) {
+        float s = 0;
+        for (int l = 0; l < k; ++l)
+          s += get(A, ta ? size_t(i) * lda + l : size_t(l) * lda + i, at) *
+               get(B, tb ? size_t(l) * ldb + j : size_t(j) * ldb + l, bt);
+        const size_t o = size_t(j) * ldc + i;
+        put(C, o, al * s + (be != 0.f ? be * get(C, o, ct) : 0.f), ct);
+      }
+  });
+}
+cublasStatus_t cublasSgemm_v2(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m,
+                              int n, int k, const float* al, const float* A, int lda,
+                              const float* B, int ldb, const float* be, float* C, int ldc) {
+  return cublasGemmEx(h, ta, tb, m, n, k, al, A, CUDA_R_32F, lda, B, CUDA_R_32F, ldb, be, C,
+                      CUDA_R_32F, ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+}
+}

@@ -1,0 +1,2 @@
+// The simulated device: scheduler, checker and runtime.
+#include "sim_impl.h"
