@@ -43,7 +43,7 @@ std::vector<Device> find_devices() {
   found = {Device(Cpu{1}), Device(Cpu{2})};
 #endif
 #ifdef DECALIGN_CUDA
-  if (has_cuda()) found.push_back(Device(make_cuda()));
+  if (has_cuda()) found.insert(found.end(), 2, Device(make_cuda()));
 #endif
   return found;
 }

@@ -8,9 +8,9 @@
 
 namespace decalign::inline DECALIGN_REAL::test {
 
-/// Every device that this program has: the CPU with one and two threads, and a GPU where there is
-/// one; in the simulated build the simulated device alone. DECALIGN_REQUIRE_CUDA=1 makes a missing
-/// GPU an error.
+/// Every device that this program has: the CPU with one and two threads, and a GPU, twice, where
+/// there is one; in the simulated build the simulated device alone, twice. DECALIGN_REQUIRE_CUDA=1
+/// makes a missing GPU an error.
 const std::vector<Device>& devices();
 
 /// Waits for everything that was queued on any of them.
