@@ -50,6 +50,9 @@ std::string why_no_cuda() {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   (void)cudaGetLastError();
+  if (status == cudaErrorInsufficientDriver)
+    return "CUDA: no driver, or one that is older than this program's CUDA " +
+           std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION / 10 % 100);
   if (status != cudaSuccess) return std::string("CUDA: ") + cudaGetErrorString(status);
   return count > 0 ? "" : "CUDA: no GPU";
 }
@@ -64,5 +67,15 @@ std::string CudaDevice::description() const { return {}; }
 std::string why_no_cuda() { return "this program was built without CUDA"; }
 
 #endif
+
+OpenDevice open_device(const std::string& name, int threads) {
+  const std::string missing = name == "cpu" ? "cpu was asked for" : why_no_cuda();
+  if (missing.empty()) {
+    auto cuda = std::make_unique<CudaDevice>();
+    return {cuda->device(), cuda->description(), std::move(cuda)};
+  }
+  if (name == "cuda") throw device_error("--device cuda: " + missing);
+  return {Device(Cpu{threads}), "CPU", nullptr};
+}
 
 }  // namespace decalign::inline DECALIGN_REAL

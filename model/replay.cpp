@@ -6,6 +6,7 @@
 #include <list>
 #include <nlohmann/json.hpp>
 
+#include "autograd/cuda_device.h"
 #include "model/bert.h"
 #include "model/checkpoint.h"
 #include "model/parameter_groups.h"
@@ -210,7 +211,8 @@ void replay(const ReplayOptions& options) {
   std::vector<Batch> inputs;
   for (const std::string& prefix : prefixes) inputs.push_back(read_batch(batches, prefix, network));
 
-  const Device device(Cpu{options.threads});
+  const OpenDevice opened = open_device(options.device, options.threads);
+  const Device& device = opened.device;
   network.move_to(device);
   Tape tape(device);
   Buffer<RandomState> random(device, 1);
