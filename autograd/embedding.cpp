@@ -16,7 +16,8 @@ Tensor embedding(Tape& tape, std::span<const EmbeddingPart> parts) {
            "embedding: table must be [entries, width]");
     std::construct_at(
         &tables[t],
-        EmbeddingTable{tape.keep<int32_t>(p.ids), p.table.value, {}, p.table.shape[0], p.padding});
+        EmbeddingTable{
+            tape.upload<int32_t>(p.ids), p.table.value, {}, p.table.shape[0], p.padding});
     wants_grad = wants_grad || p.table.requires_grad();
   }
   const Tensor y = tape.make({s.rows, s.width}, wants_grad);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 
 #include "kernels/fill.h"
 
@@ -22,7 +23,11 @@ Optimizer::Optimizer(Parameters& parameters, const AdamOptions& options, double 
     : Optimizer(parameters, equal_groups(parameters, {options, learning_rate})) {}
 
 Optimizer::Optimizer(Parameters& parameters, const std::vector<ParameterGroup>& groups)
-    : parameters_(parameters), m_(parameters.values().size()), v_(parameters.values().size()) {
+    : parameters_(parameters),
+      device_(parameters.device()),
+      m_(device_, parameters.values().size()),
+      v_(device_, parameters.values().size()),
+      states_(device_, groups.size()) {
   expect(!groups.empty(), "Optimizer: no group of parameters");
   for (const ParameterGroup& group : groups)
     groups_.push_back({group.options, {group.learning_rate, 0, 0}, {}});
@@ -39,30 +44,66 @@ Optimizer::Optimizer(Parameters& parameters, const std::vector<ParameterGroup>& 
     else
       ranges.push_back({begin, size});
   }
+  const size_t bytes = device_.run([&](const auto& be) {
+    fill(be, 0, m_.span());
+    fill(be, 0, v_.span());
+    return global_norm_scratch_bytes(be, std::ssize(parameters_.values()));
+  });
+  scratch_ = Buffer<std::byte>(device_, bytes);
+  for (size_t g = 0; g < groups_.size(); ++g) push_state(g);
 }
 
-void Optimizer::zero_grad(const Device& device) {
-  device.run([&](const auto& be) { fill(be, 0, parameters_.grads()); });
+void Optimizer::push_state(size_t group) {
+  device_.upload(&groups_[group].state, &states_.span()[group], sizeof(AdamState));
 }
 
-void Optimizer::step(const Device& device) {
-  device.run([&](const auto& be) {
-    const In grads = parameters_.grads();
-    scratch_.resize(global_norm_scratch_bytes(be, std::ssize(grads)) + 64);
-    const auto aligned = (64 - reinterpret_cast<uintptr_t>(scratch_.data()) % 64) % 64;
-    double& norm = groups_[0].state.squared_norm;
-    global_norm(be, grads, false, {&norm, 1}, Scratch(scratch_).subspan(aligned));
-    for (Group& group : groups_) {
-      group.state.squared_norm = norm;
-      adam_advance(be, &group.state);
-      for (const Range& r : group.ranges)
-        adam(be, group.options, &group.state, grads.subspan(r.begin, r.size),
-             parameters_.values().subspan(r.begin, r.size), InOut(m_).subspan(r.begin, r.size),
-             InOut(v_).subspan(r.begin, r.size));
+void Optimizer::set_learning_rate(size_t group, double rate) {
+  if (groups_[group].state.learning_rate == rate) return;
+  groups_[group].state.learning_rate = rate;
+  static_assert(offsetof(AdamState, learning_rate) == 0);
+  device_.upload(&rate, &states_.span()[group], sizeof rate);  // the rest is the device's
+}
+
+void Optimizer::restore(In first_moment, In second_moment, int64_t steps) {
+  expect(first_moment.size() == m_.size() && second_moment.size() == v_.size(),
+         "Optimizer::restore: size of the moments");
+  m_.upload(first_moment);
+  v_.upload(second_moment);
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    groups_[g].state.step = steps;
+    push_state(g);
+  }
+}
+
+void Optimizer::zero_grad() {
+  device_.run([&](const auto& be) { fill(be, 0, parameters_.device_grads()); });
+}
+
+void Optimizer::queue_step() {
+  device_.run([&](const auto& be) {
+    const In grads = parameters_.device_grads();
+    AdamState* const states = states_.data();
+    global_norm(be, grads, false, {&states[0].squared_norm, 1}, scratch_.span());
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      if (g > 0) device_.copy(&states[0].squared_norm, &states[g].squared_norm, sizeof(double));
+      adam_advance(be, &states[g]);
+      for (const Range& r : groups_[g].ranges)
+        adam(be, groups_[g].options, &states[g], grads.subspan(r.begin, r.size),
+             parameters_.device_values().subspan(r.begin, r.size),
+             m_.span().subspan(r.begin, r.size), v_.span().subspan(r.begin, r.size));
     }
   });
 }
 
-double Optimizer::gradient_norm() const { return std::sqrt(groups_[0].state.squared_norm); }
+void Optimizer::count_step() {
+  for (Group& group : groups_) ++group.state.step;
+}
+
+void Optimizer::step() {
+  queue_step();
+  count_step();
+}
+
+double Optimizer::gradient_norm() const { return std::sqrt(states_.read()[0].squared_norm); }
 
 }  // namespace decalign::inline DECALIGN_REAL

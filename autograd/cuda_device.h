@@ -1,0 +1,32 @@
+// A GPU of this machine as a Device: its stream, cuBLAS handle and memory for index lists.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "autograd/device.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+/// Owns what a Cuda backend refers to; it must outlive every Device taken from it.
+class CudaDevice {
+ public:
+  /// Opens GPU 0. Throws cuda_error.
+  CudaDevice();
+  ~CudaDevice();
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  Device device() const;
+  /// Name, memory and compute capability in one line.
+  std::string description() const;
+
+ private:
+  struct Handles;
+  std::unique_ptr<Handles> handles_;
+};
+
+/// Empty if there is a GPU that this program can use, else why not, in one line.
+std::string why_no_cuda();
+
+}  // namespace decalign::inline DECALIGN_REAL
