@@ -1,7 +1,8 @@
-#include "kernels/check/decoupling.h"
+#include "kernels/decoupling.h"
 
 #include <cmath>
 
+#include "kernels/check/decoupling.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {

@@ -1,5 +1,6 @@
 #include "kernels/check/decoupling.h"
 #include "kernels/cuda/reduce.h"
+#include "kernels/decoupling.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
