@@ -14,19 +14,20 @@ Tensor embedding(Tape& tape, std::span<const EmbeddingPart> parts) {
     const EmbeddingPart& p = parts[t];
     expect(p.table.shape.size() == 2 && p.table.shape[1] == s.width,
            "embedding: table must be [entries, width]");
-    std::construct_at(
-        &tables[t],
-        EmbeddingTable{tape.keep<int32_t>(p.ids), p.table.value, {}, p.table.shape[0], p.padding});
+    const auto ids = tape.take<int32_t>(std::ssize(p.ids));
+    tape.device().upload(p.ids.data(), ids.data(), ids.size_bytes());
+    std::construct_at(&tables[t],
+                      EmbeddingTable{ids, p.table.value, {}, p.table.shape[0], p.padding});
     wants_grad = wants_grad || p.table.requires_grad();
   }
   const Tensor y = tape.make({s.rows, s.width}, wants_grad);
   tape.run([&](const auto& be) { embedding_forward(be, s, tables, y.value); });
-  tape.record({y},
-              [&tape, s, y, tables, own = std::vector(parts.begin(), parts.end())](const auto& be) {
-                for (size_t t = 0; t < own.size(); ++t)
-                  tables[t].dtable = tape.grad_sink(own[t].table);
-                embedding_backward(be, s, tables, tape.grad(y));
-              });
+  tape.record(
+      {y}, [&tape, s, y, tables, own = std::vector(parts.begin(), parts.end())](const auto& be) {
+        for (size_t t = 0; t < own.size(); ++t) tables[t].dtable = tape.grad_sink(own[t].table);
+        embedding_backward(be, s, tables, tape.grad(y),
+                           tape.scratch(embedding_scratch_bytes(be, s, std::ssize(tables))));
+      });
   return y;
 }
 
