@@ -42,6 +42,7 @@ struct WeightGradient {
   const real *dz, *x;
   int64_t rows, dz_stride, x_stride, m, n;  // dweight is [m, n]
   real *dweight, *dbias;
+  int64_t taps = 1;  // add_parts(): dweight is [m, n / taps, taps], parts are [m, taps, n / taps]
 };
 
 /// Where the row chunks of a call's weight gradients leave their parts.
