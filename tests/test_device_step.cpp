@@ -2,6 +2,7 @@
 #include <map>
 
 #include "data/dataset.h"
+#include "model/batches.h"
 #include "model/recorded_steps.h"
 #include "tests/small_config.h"
 #include "tests/support.h"
