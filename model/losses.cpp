@@ -54,7 +54,7 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   gmm_options.iterations = c.gmm_em_iters;
   gmm_options.variance_floor = c.gmm_var_floor;
   gmm_options.init = c.gmm_init == "kmeans++" ? GmmInit::kmeanspp : GmmInit::linspace;
-  gmm_options.seed = step.random ? step.random->seed + step.random->step : 0;
+  gmm_options.random = step.random;
   const Mixture mixture = gmm(tape, pooled_unique, gmm_options);
 
   SinkhornOptions ot;

@@ -159,6 +159,7 @@ TEST_CASE("gmm: every backend gives the host's start rows, values and gradients"
       s.options.iterations = iterations;
       s.options.init = init;
       s.options.seed = uint64_t(K) << 30;
+      if (K > 2) s.options.random = &on_devices(RandomState{5, uint64_t(B)});
       const Values x = uniform(2 * B * d, -1, 1, unsigned(B + 1));
       const Result want = run(Device(Cpu{1}), s, x);
       for (const Device& device : devices()) {

@@ -197,13 +197,17 @@ void choose_kmeanspp(const Problem& q, uint64_t seed, int64_t m, int32_t* choice
   }
 }
 
+uint64_t seed_of(const GmmOptions& o) {
+  return o.seed + (o.random ? o.random->seed + o.random->step : 0);
+}
+
 void choose(const Problem& q, const GmmOptions& options, int64_t m, int32_t* choice) {
   if (q.batch < q.components)
     for (int64_t k = 0; k < q.components; ++k) choice[k] = int32_t(k % q.batch);
   else if (options.init == GmmInit::linspace)
     choose_linspace(q.batch, q.components, choice);
   else
-    choose_kmeanspp(q, options.seed, m, choice);
+    choose_kmeanspp(q, seed_of(options), m, choice);
 }
 
 }  // namespace

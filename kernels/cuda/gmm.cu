@@ -23,6 +23,7 @@ struct Outputs {
 struct Start {
   GmmInit init;
   uint64_t seed;
+  const RandomState* random;
 };
 
 // The work arrays.
@@ -118,7 +119,10 @@ __device__ void choose_kmeanspp(const Sizes& s, const Fit& f, uint64_t seed, uin
 __device__ void choose(const Sizes& s, const Fit& f, const Start& start, uint32_t m,
                        int32_t* choice) {
   const bool few = s.batch < s.components;
-  if (!few && start.init == GmmInit::kmeanspp) return choose_kmeanspp(s, f, start.seed, m, choice);
+  if (!few && start.init == GmmInit::kmeanspp) {
+    const uint64_t drawn = start.random ? start.random->seed + start.random->step : 0;
+    return choose_kmeanspp(s, f, start.seed + drawn, m, choice);
+  }
   for (int k = threadIdx.x; k < s.components; k += kThreads)
     choice[k] = few ? k % s.batch : linspace_row(s.batch, s.components, k);
 }
@@ -276,7 +280,7 @@ void gmm_forward(const Cuda& be, const GmmShape& shape, In x, Out weights, Out m
                       : place(work) == Place::parameters ? fit_kernel<Place::parameters>
                                                          : fit_kernel<Place::state>;
   launch(be, kernel, unsigned(shape.modalities), kThreads, shared_bytes(work), s,
-         Start{shape.options.init, shape.options.seed}, x.data(),
+         Start{shape.options.init, shape.options.seed, shape.options.random}, x.data(),
          Outputs{weights.data(), means.data(), variances.data(), posteriors.data(),
                  marginals.data(), choice.data()},
          reinterpret_cast<double*>(state.data()));
