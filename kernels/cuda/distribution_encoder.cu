@@ -21,6 +21,8 @@ using Groups = ParameterList<Group, kGroups>;
 
 struct Sizes {
   int batch, width, hidden, outputs;
+  // Of the hidden layer in shared memory, where a warp writes kRows rows at once.
+  __device__ int stride() const { return hidden | 1; }
 };
 
 // sum over i < n of weight(i) in(r, i), r < kRows, for a column that kLanes neighbouring lanes
@@ -63,7 +65,7 @@ __device__ void for_columns(int columns, F&& f) {
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(const __grid_constant__ Groups groups, Sizes s, int first_modality,
                    DeviceDropout dropout, const real* x, real* z, real* rest, double* hidden) {
-  DYNAMIC_SHARED(double, input);  // [kRows, width], then [kRows, hidden]
+  DYNAMIC_SHARED(double, input);  // [kRows, width], then [kRows, stride()]
   double* const layer = input + kRows * s.width;
   const Group& g = groups.item[blockIdx.y];
   const int first = blockIdx.x * kRows, rows = min(kRows, s.batch - first);
@@ -82,7 +84,7 @@ __global__ void __launch_bounds__(kThreads)
     double h = max(pick(sum, r) + double(g.bias1[j]), 0.0);
     const int64_t e = (at + r) * s.hidden + j;
     if (r < rows) hidden[e] = h *= double(device_keep(dropout, uint64_t(e)));
-    layer[r * s.hidden + j] = h;
+    layer[r * s.stride() + j] = h;
   });
   __syncthreads();
   for_columns(s.outputs, [&](int j, bool inside) {
@@ -90,7 +92,7 @@ __global__ void __launch_bounds__(kThreads)
     const real* const w = g.weight2 + int64_t(j) * s.hidden;
     dot(
         sum, s.hidden, [&](int i) { return w[i]; },
-        [&](int row, int i) { return layer[row * s.hidden + i]; });
+        [&](int row, int i) { return layer[row * s.stride() + i]; });
     if (!inside || r >= rows) return;
     const double value = pick(sum, r) + double(g.bias2[j]);
     const int64_t e = (at + r) * s.outputs + j;
@@ -119,7 +121,7 @@ struct Modality {
   }
 };
 
-// dx of kRows rows; `room`: [kRows, outputs], then [kRows, hidden].
+// dx of kRows rows; `room`: [kRows, outputs], then [kRows, stride()].
 __device__ void x_backward(const Modality& m, int block, double* room, real* dx) {
   const Sizes& s = m.s;
   double* const layer = room + kRows * s.outputs;
@@ -133,14 +135,14 @@ __device__ void x_backward(const Modality& m, int block, double* room, real* dx)
         sum, s.outputs, [&](int o) { return m.g.weight2[int64_t(o) * s.hidden + j]; },
         [&](int row, int o) { return room[row * s.outputs + o]; });
     if (!inside || r >= kRows) return;
-    layer[r * s.hidden + j] = r < rows ? m.through(first + r, j, pick(sum, r)) : 0;
+    layer[r * s.stride() + j] = r < rows ? m.through(first + r, j, pick(sum, r)) : 0;
   });
   __syncthreads();
   for_columns(s.width, [&](int i, bool inside) {
     double sum[kRows];
     dot(
         sum, s.hidden, [&](int j) { return m.g.weight1[int64_t(j) * s.width + i]; },
-        [&](int row, int j) { return layer[row * s.hidden + j]; });
+        [&](int row, int j) { return layer[row * s.stride() + j]; });
     if (!inside || r >= rows) return;
     real& slot = dx[int64_t(first + r) * s.width + i];
     slot = real(double(slot) + pick(sum, r));
@@ -266,7 +268,7 @@ void distribution_encoder_forward(const Cuda& be, const DistributionEncoderShape
                                   std::span<const DistributionEncoderGroup> groups, In x, Out z,
                                   Out rest, std::span<double> hidden) {
   check_distribution_encoder_forward(s, groups, x, z, rest, hidden);
-  const size_t shared = size_t(kRows * (s.width + s.hidden)) * sizeof(double);
+  const size_t shared = size_t(kRows * (s.width + (s.hidden | 1))) * sizeof(double);
   for_launches(groups, [&](const Groups& list, int first) {
     launch(be, forward_kernel,
            dim3(unsigned(ceil_div<int64_t>(s.batch, kRows)), unsigned(list.count)), kThreads,
@@ -283,7 +285,7 @@ void distribution_encoder_backward(const Cuda& be, const DistributionEncoderShap
       s, groups, x, hidden, dz, drest, dx, scratch,
       distribution_encoder_scratch_bytes(be, s, std::ssize(groups)));
   if (s.batch == 0) return;
-  const size_t shared = size_t(kRows * (s.outputs + s.hidden)) * sizeof(double);
+  const size_t shared = size_t(kRows * (s.outputs + (s.hidden | 1))) * sizeof(double);
   const auto units = [](int64_t n) { return int(ceil_div<int64_t>(n, kUnits)); };
   const Blocks blocks{dx.empty() ? 0 : int(ceil_div<int64_t>(s.batch, kRows)), units(s.hidden),
                       units(s.outputs)};
