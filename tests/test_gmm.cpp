@@ -154,13 +154,14 @@ TEST_CASE("gmm: every backend gives the host's start rows, values and gradients"
                                                                                  {65, 33, 33, 1},
                                                                                  {500, 20, 3, 1},
                                                                                  {7, 130, 81, 1}}) {
-      GmmShape s{2, B, d, {}};
+      const int64_t M = B * K > 512 ? 1 : 2;
+      GmmShape s{M, B, d, {}};
       s.options.components = K;
       s.options.iterations = iterations;
       s.options.init = init;
       s.options.seed = uint64_t(K) << 30;
       if (K > 2) s.options.random = &on_devices(RandomState{5, uint64_t(B)});
-      const Values x = uniform(2 * B * d, -1, 1, unsigned(B + 1));
+      const Values x = uniform(M * B * d, -1, 1, unsigned(B + 1));
       const Result want = run(Device(Cpu{1}), s, x);
       for (const Device& device : devices()) {
         const Result got = run(device, s, x);
@@ -283,14 +284,15 @@ TEST_CASE("gmm: gradient through every EM step", "[autograd][gmm]") {
       o.iterations = c.iterations;
       o.init = c.init;
       for (const Device& device : devices())
-        gradcheck(
-            device, {{2, c.B, c.d}}, {uniform(2 * c.B * c.d, -c.scale, c.scale, 11)},
-            [&](Tape& tape, const std::vector<Tensor>& x) {
-              const Mixture m = gmm(tape, x[0], o);
-              return std::array{m.weights, m.means, m.variances, m.posteriors,
-                                m.marginals}[size_t(part)];
-            },
-            1e-8, 1e-3 * c.scale);
+        if (device.on_host() || &device == &devices().back())  // a GPU once
+          gradcheck(
+              device, {{2, c.B, c.d}}, {uniform(2 * c.B * c.d, -c.scale, c.scale, 11)},
+              [&](Tape& tape, const std::vector<Tensor>& x) {
+                const Mixture m = gmm(tape, x[0], o);
+                return std::array{m.weights, m.means, m.variances, m.posteriors,
+                                  m.marginals}[size_t(part)];
+              },
+              1e-8, 1e-3 * c.scale);
     }
 }
 #endif

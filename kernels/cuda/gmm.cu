@@ -33,7 +33,7 @@ struct Fit {
   double* nearest;    // [2, B]: squared distances to the nearest start row, of k-means++
   double* mean;       // [K, stride]
   double* precision;  // [K, stride]
-  double* part;       // [K, chunks]; its sum is sum_j log v_j - 2 log pi
+  double* part;       // [K, part_stride]; its sum is sum_j log v_j - 2 log pi
   double* count;      // [K]
 
   __device__ Fit(const Sizes& s, Areas a)
@@ -42,7 +42,7 @@ struct Fit {
         nearest(a.rows),
         mean(take(a.parameters, int64_t(s.components) * s.stride)),
         precision(take(a.parameters, int64_t(s.components) * s.stride)),
-        part(take(a.parameters, int64_t(s.components) * s.chunks)),
+        part(take(a.parameters, int64_t(s.components) * s.part_stride)),
         count(a.parameters) {}
 };
 
@@ -153,7 +153,11 @@ __device__ void maximisation(const Sizes& s, const Fit& f, const History& h, con
     if (raw < kCountFloor) v += (1 - raw * inverse) * (mean * mean);
     if (v < s.floor) v = s.floor;
     const double weight = kStart ? 1 / double(K) : n_k / double(s.batch);
-    double logarithm = chunk_sum(inside ? log(v) : 0.0);
+    // One logarithm a lane: of its v or, past the first lane of the column, of the weight.
+    const double mine = first > 0 ? max(weight, kWeightFloor) : v;
+    double logarithm = inside || first > 0 ? log(mine) : 0.0;
+    const double log_weight = __shfl_sync(0xffffffffu, logarithm, kColumns);
+    logarithm = chunk_sum(logarithm);
     const int64_t at = (int64_t(step) * K + k) * d + j;
     if (inside && first == 0) {
       if (kStart) {
@@ -170,12 +174,12 @@ __device__ void maximisation(const Sizes& s, const Fit& f, const History& h, con
     }
     if (lane > 0) continue;
     if (chunk == 0) {
-      logarithm -= 2 * log(max(weight, kWeightFloor));
+      logarithm -= 2 * log_weight;
       h.weights[int64_t(step) * K + k] = weight;
       if (!kStart) h.counts[int64_t(step - 1) * K + k] = raw;
       if (step == s.iterations) out.weights[k] = real(weight);
     }
-    f.part[unit] = logarithm;
+    f.part[k * s.part_stride + chunk] = logarithm;
   }
 }
 
@@ -192,7 +196,7 @@ __device__ void expectation(const Sizes& s, const Fit& f, const History& h, real
       const int k = first + lane / s.lanes, kk = min(k, K - 1);
       const double *mu = f.mean + kk * s.stride, *w = f.precision + kk * s.stride;
       double square0 = 0;
-      for (int c = share; c < s.chunks; c += s.lanes) square0 += f.part[kk * s.chunks + c];
+      for (int c = share; c < s.chunks; c += s.lanes) square0 += f.part[kk * s.part_stride + c];
       double square1 = square0;
 #pragma unroll 4
       for (int j = share; j < d; j += s.lanes) {

@@ -30,7 +30,7 @@ struct Gradients {
   double* precision;  // [K, stride], of the current step
   double* dmean;      // [K, stride], of the later parameters
   double* dvariance;  // [K, stride], likewise
-  double* part;       // [K, chunks]; its sum is what all dgamma of a component have in common
+  double* part;       // [K, part_stride]; its sum is what all dgamma of a component have in common
   double* inverse;    // [K]: 1 / N_k
   double* share;      // [warps, kRows, K]: gamma / N_k of a warp's rows
 
@@ -43,7 +43,7 @@ struct Gradients {
         precision(take(a.parameters, int64_t(s.components) * s.stride)),
         dmean(take(a.parameters, int64_t(s.components) * s.stride)),
         dvariance(take(a.parameters, int64_t(s.components) * s.stride)),
-        part(take(a.parameters, int64_t(s.components) * s.chunks)),
+        part(take(a.parameters, int64_t(s.components) * s.part_stride)),
         inverse(take(a.parameters, s.components)),
         share(a.parameters + int64_t(threadIdx.x) / 32 * kRows * s.components) {}
 };
@@ -91,7 +91,7 @@ __device__ void maximisation_rows(const Sizes& s, const Gradients& q, int n, boo
     const int at = kk * s.stride;
     const double *mu = q.later + at, *dmu = q.dmean + at, *dv = q.dvariance + at;
     double sum0 = 0;
-    for (int c = share; c < s.chunks; c += s.lanes) sum0 += q.part[kk * s.chunks + c];
+    for (int c = share; c < s.chunks; c += s.lanes) sum0 += q.part[kk * s.part_stride + c];
     double sum1 = sum0;
 #pragma unroll 2
     for (int j = share; j < s.width; j += s.lanes) {
@@ -217,7 +217,7 @@ __device__ void columns_backward(const Sizes& s, const Gradients& q, const Histo
       if (lane == 0) {
         if (chunk == 0) q.inverse[k] = 1 / n_k;
         if (chunk == 0 && kept) constant += n_k * dweight / double(s.batch);
-        q.part[unit] = constant;
+        q.part[k * s.part_stride + chunk] = constant;
       }
     }
     __syncwarp();  // the lanes of a column have read what its first one now replaces

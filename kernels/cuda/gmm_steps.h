@@ -21,10 +21,11 @@ enum class Place { all, parameters, state };
 // Work arrays are indexed by int, the state by int64_t.
 struct Sizes {
   int batch, components, width, iterations;
-  int lanes;       // that share a component
-  int chunks;      // of kColumns columns, at least one
-  int row_stride;  // of [B, d]; the strides keep the lanes of a warp in different banks
-  int stride;      // of [K, d]
+  int lanes;        // that share a component
+  int chunks;       // of kColumns columns, at least one
+  int row_stride;   // of [B, d]; the strides keep the lanes of a warp in different banks
+  int stride;       // of [K, d]
+  int part_stride;  // of [K, chunks]
   int gamma_stride;
   double floor;
   int64_t share;  // doubles of the state per modality
@@ -37,12 +38,12 @@ struct Work {
 
 __host__ __device__ inline Work forward_work(const Sizes& s) {
   return {int64_t(s.batch) * (s.row_stride + s.gamma_stride + 2),
-          int64_t(s.components) * (2 * s.stride + s.chunks + 1)};
+          int64_t(s.components) * (2 * s.stride + s.part_stride + 1)};
 }
 
 __host__ __device__ inline Work backward_work(const Sizes& s) {
   return {int64_t(s.batch) * (2 * s.row_stride + s.gamma_stride),
-          int64_t(s.components) * (5 * s.stride + s.chunks + 1 + kWarps * kRows)};
+          int64_t(s.components) * (5 * s.stride + s.part_stride + 1 + kWarps * kRows)};
 }
 
 // One modality's part of the state: what the steps leave for the backward pass, then room for work
@@ -122,6 +123,7 @@ inline Sizes sizes(const GmmShape& shape) {
   s.chunks = std::max(1, ceil_div(s.width, kColumns));
   s.row_stride = padded(s.width, 8);
   s.stride = padded(s.width, s.lanes % 16);
+  s.part_stride = padded(s.chunks, s.lanes % 16);
   s.gamma_stride = s.components | 1;
   int64_t room = 0;
   for (const Work& w : {forward_work(s), backward_work(s)})
