@@ -70,17 +70,17 @@ TEST_CASE("decoupling: outputs stay in bounds, every thread count gives the same
         decoupling_backward(be, shape, s, c, stats.span(), g, ds.span(), dc.span());
         REQUIRE((stats.intact() && value.intact() && ds.intact() && dc.intact()));
         require_close(value.span(), {double(want_value[0])}, 4);
-        require_close(stats.span(), {want_stats.begin(), want_stats.end()}, 4, 1e-2);
-        require_close(ds.span(), {want_s.begin(), want_s.end()}, 8, 1e-3);
-        require_close(dc.span(), {want_c.begin(), want_c.end()}, 8, 1e-3);
+        require_close(stats.span(), {want_stats.begin(), want_stats.end()}, 16, 0.1);
+        require_close(ds.span(), {want_s.begin(), want_s.end()}, 16, 1e-2);
+        require_close(dc.span(), {want_c.begin(), want_c.end()}, 16, 1e-2);
         bits.require(device, {value.values(), stats.values(), ds.values(), dc.values()});
         // Accumulates, and either output may be skipped.
         decoupling_backward(be, shape, s, c, stats.span(), g, ds.span(), {});
         decoupling_backward(be, shape, s, c, stats.span(), g, {}, dc.span());
         for (real& e : want_s) e *= 2;
         for (real& e : want_c) e *= 2;
-        require_close(ds.span(), {want_s.begin(), want_s.end()}, 8, 1e-3);
-        require_close(dc.span(), {want_c.begin(), want_c.end()}, 8, 1e-3);
+        require_close(ds.span(), {want_s.begin(), want_s.end()}, 16, 1e-2);
+        require_close(dc.span(), {want_c.begin(), want_c.end()}, 16, 1e-2);
         for (real& e : want_s) e /= 2;
         for (real& e : want_c) e /= 2;
       });
