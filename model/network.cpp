@@ -164,7 +164,7 @@ Tensor Network::project(Step& step, const Batch& batch) {
     shortest = std::min(shortest, steps);
     std::vector<int64_t> given(input.lengths.begin(), input.lengths.end());
     Tensor features;
-    if (input.x.empty() && !input.tokens.empty()) {
+    if (input.values().empty() && !input.tokens.empty()) {
       if (by_length) given.clear();
       features = encode(step, input, batch_size, by_length, given);
     } else {
@@ -206,10 +206,10 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
          "Network::forward: modalities of the batch");
   for (size_t m = 0; m < sizes_.size(); ++m) {
     const BatchModality& input = batch.modalities[m];
-    const bool tokens = encoder_ && sizes_[m].name == "text" && input.x.empty();
+    const bool tokens = encoder_ && sizes_[m].name == "text" && input.values().empty();
     expect(input.width == sizes_[m].width &&
                (tokens ? std::ssize(input.tokens) == 3 * batch.count * input.steps
-                       : std::ssize(input.x) == batch.count * input.steps * input.width) &&
+                       : std::ssize(input.values()) == batch.count * input.steps * input.width) &&
                (config_.mask_source != "lengths" || std::ssize(input.lengths) == batch.count),
            "Network::forward: sizes of the batch");
   }
