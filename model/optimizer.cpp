@@ -30,24 +30,23 @@ Optimizer::Optimizer(Parameters& parameters, const std::vector<ParameterGroup>& 
       states_(device_, groups.size()) {
   expect(!groups.empty(), "Optimizer: no group of parameters");
   for (const ParameterGroup& group : groups)
-    groups_.push_back({group.options, {group.learning_rate, 0, 0}, {}});
+    groups_.push_back({group.options, {group.learning_rate, 0, 0}});
   for (Group& group : groups_) group.options.clip = groups[0].options.clip;
   for (const Parameter& p : parameters.list()) {
     if (!p.trained) continue;
     expect(p.group >= 0 && size_t(p.group) < groups_.size(),
            "Optimizer: a parameter's group is not there");
-    std::vector<Range>& ranges = groups_[size_t(p.group)].ranges;
-    const size_t begin = size_t(p.offset), size = size_t(p.size());
+    AdamRange* const last = ranges_.empty() ? nullptr : &ranges_.back();
     // The few padding elements between two parameters are zero and stay so.
-    if (!ranges.empty() && begin - (ranges.back().begin + ranges.back().size) < 16)
-      ranges.back().size = begin + size - ranges.back().begin;
+    if (last && last->group == p.group && p.offset - (last->begin + last->size) < 16)
+      last->size = p.offset + p.size() - last->begin;
     else
-      ranges.push_back({begin, size});
+      ranges_.push_back({p.offset, p.size(), p.group});
   }
   const size_t bytes = device_.run([&](const auto& be) {
     fill(be, 0, m_.span());
     fill(be, 0, v_.span());
-    return global_norm_scratch_bytes(be, std::ssize(parameters_.values()));
+    return clipped_adam_scratch_bytes(be, std::ssize(parameters_.values()), std::ssize(groups_));
   });
   scratch_ = Buffer<std::byte>(device_, bytes);
   for (size_t g = 0; g < groups_.size(); ++g) push_state(g);
@@ -80,18 +79,12 @@ void Optimizer::zero_grad() {
 }
 
 void Optimizer::queue_step() {
+  std::vector<AdamGroup> groups;
+  for (size_t g = 0; g < groups_.size(); ++g)
+    groups.push_back({groups_[g].options, &states_.span()[g]});
   device_.run([&](const auto& be) {
-    const In grads = parameters_.device_grads();
-    AdamState* const states = states_.data();
-    global_norm(be, grads, false, {&states[0].squared_norm, 1}, scratch_.span());
-    for (size_t g = 0; g < groups_.size(); ++g) {
-      if (g > 0) device_.copy(&states[0].squared_norm, &states[g].squared_norm, sizeof(double));
-      adam_advance(be, &states[g]);
-      for (const Range& r : groups_[g].ranges)
-        adam(be, groups_[g].options, &states[g], grads.subspan(r.begin, r.size),
-             parameters_.device_values().subspan(r.begin, r.size),
-             m_.span().subspan(r.begin, r.size), v_.span().subspan(r.begin, r.size));
-    }
+    clipped_adam(be, groups, ranges_, parameters_.device_grads(), parameters_.device_values(),
+                 m_.span(), v_.span(), scratch_.span());
   });
 }
 

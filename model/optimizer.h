@@ -47,16 +47,13 @@ class Optimizer {
   void restore(In first_moment, In second_moment, int64_t steps);
 
  private:
-  struct Range {
-    size_t begin, size;
-  };
   struct Group {
     AdamOptions options;
-    AdamState state;            // the host's, without the norm
-    std::vector<Range> ranges;  // of trained parameters, merged where they touch
+    AdamState state;  // the host's, without the norm
   };
   Parameters& parameters_;
   std::vector<Group> groups_;
+  std::vector<AdamRange> ranges_;  // of trained parameters, merged where they touch
   void push_state(size_t group);
   Device device_;
   Buffer<real> m_, v_;
