@@ -409,6 +409,17 @@ refused "a folder that is not there" 'key "pretrained": "/no/such/folder" was no
   train --dataset both.safetensors --out run2 "${encoder[@]}" pretrained=/no/such/folder
 refused "only token ids, no encoder" 'ids.safetensors: split train: has only text_bert (token ids); float '\''text'\'' [N, T, d] is needed: key "pretrained": "no-such-bert" was not found' \
   train --dataset ids.safetensors --out run2 "${encoder[@]}" pretrained=no-such-bert
+vision=()
+for split in train valid test; do vision+=("$split.vision F32 3,2,1 $half $one $two"); done
+data_set three.safetensors "$texts" "${text[@]}" "${vision[@]}"
+refused "only raw text, no encoder" 'three.safetensors: split train: has only raw_text; float '\''text'\'' [N, T, d] is needed: key "pretrained": "no-such-bert" was not found' \
+  train --dataset three.safetensors --out run2 "${encoder[@]}" pretrained=no-such-bert
+refused "only raw text, no encoder named" 'has only raw_text; float '\''text'\'' [N, T, d] is needed: key "pretrained" names no text encoder' \
+  train --dataset three.safetensors --out run2 "${encoder[@]}" pretrained=
+check "only raw text, use_bert off" train --dataset three.safetensors --out without_text "${tiny[@]}"
+data_set two.safetensors '' "${text[@]}" "${vision[@]}"
+check "no text at all" train --dataset two.safetensors --out no_text "${found[@]}"
+grep -qx "warning: use_bert: the data has no text" no_text/log.txt || fail "the warning without text: $(cat no_text/log.txt)"
 refused "only token ids, use_bert off" "has only text_bert (token ids); float 'text' [N, T, d] is needed" \
   train --dataset ids.safetensors --out run2 "${tiny[@]}"
 
