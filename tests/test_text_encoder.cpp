@@ -406,7 +406,7 @@ TEST_CASE("frozen encoder: it trains, and the checkpoint names the encoder it ne
     config.mask_source = masks;
     const TextEncoder encoder = encoder_for(config);
     REQUIRE(encoder.frozen);
-    const TextFeatures kind = masks[0] == 'l' ? TextFeatures::packed : TextFeatures::steps;
+    const TextFeatures kind = frozen_features(config);
     Dataset data = token_data(), again = token_data();
     encode_text(data, pretrained, kind, device);
     encode_text(again, pretrained, kind, Device(Cpu{2}));

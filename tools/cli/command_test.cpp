@@ -68,10 +68,7 @@ Evaluation run_checkpoint(const std::string& path, const TestOptions& options, b
   if (config.need_feature_standardized && about.statistics.empty())
     throw input_error(path + ": holds no statistics for standardising");
   const Device device(Cpu{options.threads});
-  if (about.frozen)
-    encode_text(one, encoder->pretrained,
-                config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps,
-                device);
+  if (about.frozen) encode_text(one, encoder->pretrained, frozen_features(config), device);
   prepare(config, one, about.statistics);
   return evaluate_split(network, split, device);
 }

@@ -192,9 +192,7 @@ void train(TrainOptions options) {
   describe(data, log);
   describe_encoder(config, data, encoder ? &*encoder : nullptr, missing, log);
   if (encoder && encoder->frozen)
-    encode_text(data, encoder->pretrained,
-                config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps,
-                device);
+    encode_text(data, encoder->pretrained, frozen_features(config), device);
   const Statistics statistics = prepare(config, data);
   std::vector<Metrics> results;
   for (uint64_t seed : request.seeds)
