@@ -306,6 +306,10 @@ template <class T>
 inline void __stcs(T* p, sim::Id<T> v) {
   *p = v;
 }
+template <class T>
+inline void __stwb(T* p, sim::Id<T> v) {
+  *p = v;
+}
 inline float __expf(float x) { return expf(x); }
 inline float __exp10f(float x) { return exp10f(x); }
 inline float __logf(float x) { return logf(x); }
