@@ -52,7 +52,7 @@ __device__ void narrow_weights(const AttentionSizes& s, const HeadOfBlock& h, in
 // A block per head: for every tile the weights once, a thread per query and half of the keys; then,
 // from shared memory, dv by one half of the threads and dk by the other, a thread per key.
 template <int D>
-__global__ void __launch_bounds__(2 * kNarrow)
+__global__ void __launch_bounds__(2 * kNarrow, D > 12 ? 3 : 4)
     narrow_backward_kernel(const __grid_constant__ AttentionSizes s,
                            const __grid_constant__ Arrays x) {
   constexpr int kStride = kRowVectors<D>;
@@ -83,7 +83,10 @@ __global__ void __launch_bounds__(2 * kNarrow)
       delta = dout.dot(out.part);
       lse = x.lse[row * s.heads + h.head] * kLog2E;
     }
-    (half ? dout : query).put((half ? douts : queries) + i * kStride);
+    if (half)
+      dout.put(douts + i * kStride);
+    else
+      query.put(queries + i * kStride);
     query.scale(s.scale * kLog2E);
     const int limit = h.visible(s, t0, count);
     for (int j0 = 0; j0 < limit; j0 += kNarrow) {
