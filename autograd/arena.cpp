@@ -9,7 +9,8 @@ constexpr size_t kAlignment = 64, kFirstBlock = size_t(1) << 20;
 
 void Arena::Free::operator()(std::byte* p) const { device.release(p, size); }
 
-Arena::Block Arena::make_block(size_t size) const {
+Arena::Block Arena::make_block(size_t size) {
+  ++generation_;
   return {{device_.allocate(size), Free{device_, size}}, size, 0};
 }
 

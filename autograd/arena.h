@@ -28,6 +28,8 @@ class Arena {
   void reset();
 
   size_t capacity() const;  ///< bytes held
+  /// Changes when memory moves: while it stays, the same requests give the same addresses.
+  uint64_t generation() const { return generation_; }
 
  private:
   struct Free {
@@ -39,9 +41,10 @@ class Arena {
     std::unique_ptr<std::byte[], Free> memory;
     size_t size = 0, used = 0;
   };
-  Block make_block(size_t size) const;
+  Block make_block(size_t size);
   Device device_;
   std::vector<Block> blocks_;
+  uint64_t generation_ = 0;
 };
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 #include "autograd/huge_pages.h"
 
@@ -32,18 +33,30 @@ struct Release {
 #endif
 };
 
+enum class Way { upload, download, within };
+
+#ifdef DECALIGN_CUDA
+void require_eager(const Cuda& be) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  CUDA_CHECK(cudaStreamIsCapturing(be.stream, &status));
+  if (status != cudaStreamCaptureStatusNone)
+    throw std::logic_error("Device::upload: not while a step is recorded");
+}
+#endif
+
 struct Copy {
   const void* source;
   void* target;
   size_t bytes;
-  bool wait;
+  Way way;
   void operator()(const Cpu&) const {
     if (bytes > 0) std::memcpy(target, source, bytes);
   }
 #ifdef DECALIGN_CUDA
   void operator()(const Cuda& be) const {
+    if (way == Way::upload) require_eager(be);
     if (bytes > 0) CUDA_CHECK(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, be.stream));
-    if (wait) CUDA_CHECK(cudaStreamSynchronize(be.stream));
+    if (way == Way::download) CUDA_CHECK(cudaStreamSynchronize(be.stream));
   }
 #endif
 };
@@ -60,10 +73,13 @@ struct Wait {
 std::byte* Device::allocate(size_t bytes) const { return run(Allocate{bytes}); }
 void Device::release(std::byte* memory, size_t bytes) const { run(Release{memory, bytes}); }
 void Device::upload(const void* source, void* target, size_t bytes) const {
-  run(Copy{source, target, bytes, false});
+  run(Copy{source, target, bytes, Way::upload});
 }
 void Device::download(const void* source, void* target, size_t bytes) const {
-  run(Copy{source, target, bytes, true});
+  run(Copy{source, target, bytes, Way::download});
+}
+void Device::copy(const void* source, void* target, size_t bytes) const {
+  run(Copy{source, target, bytes, Way::within});
 }
 void Device::wait() const { run(Wait{}); }
 

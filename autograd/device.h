@@ -30,14 +30,26 @@ class Device {
   /// True if kernels read the host's memory.
   bool on_host() const { return std::holds_alternative<Cpu>(backend_); }
 
+  /// The CUDA backend, null if it is another.
+  const Cuda* cuda() const {
+#ifdef DECALIGN_CUDA
+    return std::get_if<Cuda>(&backend_);
+#else
+    return nullptr;
+#endif
+  }
+
   /// Uninitialised memory of the device, 64-byte aligned. Throws std::bad_alloc.
   std::byte* allocate(size_t bytes) const;
   void release(std::byte* memory, size_t bytes) const;
 
-  /// Host to device, in the stream's order; `source` may be reused at once.
+  /// Host to device, in the stream's order; `source` may be reused at once. Throws std::logic_error
+  /// while a step is recorded, which would read `source` again at every replay.
   void upload(const void* source, void* target, size_t bytes) const;
   /// Device to host; waits for the stream.
   void download(const void* source, void* target, size_t bytes) const;
+  /// From one array of the device's to another, in the stream's order.
+  void copy(const void* source, void* target, size_t bytes) const;
   /// Waits for everything that was queued.
   void wait() const;
 

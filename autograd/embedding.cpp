@@ -16,17 +16,18 @@ Tensor embedding(Tape& tape, std::span<const EmbeddingPart> parts) {
            "embedding: table must be [entries, width]");
     std::construct_at(
         &tables[t],
-        EmbeddingTable{tape.keep<int32_t>(p.ids), p.table.value, {}, p.table.shape[0], p.padding});
+        EmbeddingTable{
+            tape.upload<int32_t>(p.ids), p.table.value, {}, p.table.shape[0], p.padding});
     wants_grad = wants_grad || p.table.requires_grad();
   }
   const Tensor y = tape.make({s.rows, s.width}, wants_grad);
   tape.run([&](const auto& be) { embedding_forward(be, s, tables, y.value); });
-  tape.record({y},
-              [&tape, s, y, tables, own = std::vector(parts.begin(), parts.end())](const auto& be) {
-                for (size_t t = 0; t < own.size(); ++t)
-                  tables[t].dtable = tape.grad_sink(own[t].table);
-                embedding_backward(be, s, tables, tape.grad(y));
-              });
+  tape.record(
+      {y}, [&tape, s, y, tables, own = std::vector(parts.begin(), parts.end())](const auto& be) {
+        for (size_t t = 0; t < own.size(); ++t) tables[t].dtable = tape.grad_sink(own[t].table);
+        embedding_backward(be, s, tables, tape.grad(y),
+                           tape.scratch(embedding_scratch_bytes(be, s, std::ssize(tables))));
+      });
   return y;
 }
 

@@ -46,10 +46,18 @@ class Tape {
   std::span<T> list(int64_t n) {
     return lists_.take<T>(n);
   }
+  /// A copy of host values in the host's memory until reset().
   template <class T>
   std::span<T> keep(std::span<const T> source) {
     const auto copy = list<T>(std::ssize(source));
     std::copy(source.begin(), source.end(), copy.begin());
+    return copy;
+  }
+  /// A copy of host values in the device's memory until reset().
+  template <class T>
+  std::span<T> upload(std::span<const T> source) {
+    const auto copy = take<T>(std::ssize(source));
+    device_.upload(source.data(), copy.data(), source.size_bytes());
     return copy;
   }
   /// Runs f(backend) now.
@@ -92,6 +100,10 @@ class Tape {
   /// autograd/recomputed.h.
   Tape& inner();
 
+  /// Changes when a step's memory moves: while it stays, equal steps use equal addresses.
+  uint64_t generation() const {
+    return values_.generation() + grads_.generation() + (inner_ ? inner_->generation() : 0);
+  }
   /// Bytes of memory held.
   size_t capacity() const {
     return values_.capacity() + grads_.capacity() + lists_.capacity() +

@@ -45,7 +45,7 @@ void embedding(benchmark::State& state, const Case& c, bool backward) {
   for (auto _ : state)
     best.time(state, [&] {
       if (backward)
-        embedding_backward(be, s, tables, y);
+        embedding_backward(be, s, tables, y, {});
       else
         embedding_forward(be, s, tables, y);
     });

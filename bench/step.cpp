@@ -106,11 +106,12 @@ int main(int argc, char** argv) {
 
     Network network(config, sizes, config_path,
                     encoder ? std::optional(encoder->config) : std::nullopt);
+    const Device device(Cpu{threads});
     network.parameters().initialize(1);
+    network.move_to(device);
     if (encoder) load_bert(network.parameters(), Safetensors(encoder->weights()));
     Optimizer optimizer(network.parameters(),
                         parameter_groups(config, network.encoder(), config.learning_rate));
-    const Device device(Cpu{threads});
     Tape tape(device);
     RandomState random{1, 0};
     std::vector<double> ms;
@@ -118,11 +119,11 @@ int main(int argc, char** argv) {
     for (int64_t step = 0; step < steps + kWarmUp; ++step) {
       const auto start = std::chrono::steady_clock::now();
       tape.reset();
-      optimizer.zero_grad(device);
+      optimizer.zero_grad();
       random.step = uint64_t(step);
       const Result result = network.forward(tape, batch, &random);
       tape.backward(result.total);
-      optimizer.step(device);
+      optimizer.step();
       const std::chrono::duration<double, std::milli> spent =
           std::chrono::steady_clock::now() - start;
       if (step >= kWarmUp) ms.push_back(spent.count());

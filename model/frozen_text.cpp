@@ -47,8 +47,9 @@ void encode_split(Sequences& text, Parameters& parameters, const BertConfig& con
     BertOptions frozen;
     frozen.trained = false;
     const Tensor hidden = bert(tape, parameters, config, tokens, frozen);
+    const std::vector<real> states = tape.device().read(hidden.value);
     for (int64_t b = 0; b < count; ++b) {
-      store(tokens, hidden.value, b, kind, width, values.data() + (first + b) * steps * width);
+      store(tokens, states, b, kind, width, values.data() + (first + b) * steps * width);
       lengths.push_back(int32_t(kind == TextFeatures::pooled ? 1 : tokens.rows.length(b)));
     }
   }
@@ -69,6 +70,7 @@ void encode_text(Dataset& dataset, const Pretrained& pretrained, TextFeatures ki
   Parameters parameters;
   add_bert_parameters(parameters, pretrained.config, false);
   load_bert(parameters, file);
+  parameters.move_to(device);
   Tape tape(device, false);
   for (auto& [name, split] : dataset.splits)
     for (Sequences& s : split.modalities)

@@ -3,35 +3,21 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "autograd/cuda_device.h"
+
 namespace decalign::inline DECALIGN_REAL::test {
 namespace {
 
 #ifdef DECALIGN_CUDA
-constexpr size_t kListBytes = size_t(1) << 20;
-
 bool has_cuda() {
   static const bool found = [] {
-    int count = 0;
-    const bool ok = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-    (void)cudaGetLastError();
+    const bool ok = why_no_cuda().empty();
     const char* required = std::getenv("DECALIGN_REQUIRE_CUDA");
     if (!ok && required && *required == '1')
       throw std::runtime_error("DECALIGN_REQUIRE_CUDA is set and there is no GPU");
     return ok;
   }();
   return found;
-}
-
-Cuda make_cuda() {
-  Cuda be;
-  CUDA_CHECK(cudaStreamCreateWithFlags(&be.stream, cudaStreamNonBlocking));
-  CUDA_CHECK(cublasCreate(&be.blas));
-  CUDA_CHECK(cublasSetStream(be.blas, be.stream));
-  void* lists = nullptr;
-  CUDA_CHECK(cudaMalloc(&lists, kListBytes));
-  be.lists = new Lists(static_cast<std::byte*>(lists), kListBytes);
-  CUDA_CHECK(cudaDeviceGetAttribute(&be.multiprocessors, cudaDevAttrMultiProcessorCount, 0));
-  return be;
 }
 #else
 bool has_cuda() { return false; }
@@ -43,7 +29,10 @@ std::vector<Device> find_devices() {
   found = {Device(Cpu{1}), Device(Cpu{2})};
 #endif
 #ifdef DECALIGN_CUDA
-  if (has_cuda()) found.insert(found.end(), 2, Device(make_cuda()));
+  if (has_cuda()) {
+    static const CudaDevice& cuda = *new CudaDevice;  // lives as long as the program
+    found.insert(found.end(), 2, cuda.device());
+  }
 #endif
   return found;
 }

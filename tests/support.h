@@ -22,6 +22,8 @@ inline Values uniform(int64_t n, double lo, double hi, unsigned seed = 1) {
   return v;
 }
 
+inline std::vector<real> on_host(const Values& v) { return {v.begin(), v.end()}; }
+
 /// Memory for an output with sentinels on both sides; `intact()` tells whether a kernel wrote
 /// beyond it.
 class Guarded {

@@ -1,8 +1,8 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
-#include <cstdint>
 
+#include "kernels/check/matmul.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
@@ -22,47 +22,6 @@ constexpr int64_t kWide = int64_t(1) << 17;
 constexpr int64_t kColumns = 192;  // a block of columns; whole panels for every vector length
 
 using Groups = std::span<const MatmulGroup>;
-
-bool ranges_overlap(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
-  const auto x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
-  return x < y + b_bytes && y < x + a_bytes;
-}
-
-void check(const MatmulShape& s, Groups groups, bool backward) {
-  expect(s.x_rows >= 0 && s.y_rows >= 0 && s.k >= 0 && s.n >= 0 && s.y_cols >= 0,
-         "matmul: negative size");
-  expect(!s.dropout.on() || s.relu, "matmul: dropout needs relu");
-  expect(!s.dropout.on() || s.dropout.state || backward, "matmul: dropout needs a random state");
-  expect(s.dropout.threshold() < 65536, "matmul: dropout rate must be below 1");
-  int64_t covered = 0;
-  for (const MatmulGroup& g : groups) {
-    expect(g.rows >= 0 && g.x_row >= 0 && g.x_row + g.rows <= s.x_rows,
-           "matmul: a group's rows of x do not fit");
-    expect(
-        g.y_row >= 0 && g.y_row + g.rows <= s.y_rows && g.y_col >= 0 && g.y_col + s.n <= s.y_cols,
-        "matmul: a group's block of y does not fit");
-    expect(std::ssize(g.weight) == s.n * s.k, "matmul: weight must be [n, k]");
-    expect(g.bias.empty() || std::ssize(g.bias) == s.n, "matmul: bias must be [n]");
-    covered += g.rows * s.n;
-    if (!backward) continue;
-    expect(g.dweight.empty() || std::ssize(g.dweight) == s.n * s.k,
-           "matmul: dweight must be [n, k]");
-    expect(g.dbias.empty() || std::ssize(g.dbias) == s.n, "matmul: dbias must be [n]");
-  }
-  expect(covered == s.y_rows * s.y_cols, "matmul: the groups do not cover y once");
-  if (!backward) return;
-  for (const MatmulGroup& g : groups)
-    for (const MatmulGroup& h : groups) {
-      expect(g.dweight.data() == h.dweight.data() ||
-                 !ranges_overlap(g.dweight.data(), g.dweight.size_bytes(), h.dweight.data(),
-                                 h.dweight.size_bytes()),
-             "matmul: weight gradients overlap partly");
-      expect(
-          g.dbias.data() == h.dbias.data() || !ranges_overlap(g.dbias.data(), g.dbias.size_bytes(),
-                                                              h.dbias.data(), h.dbias.size_bytes()),
-          "matmul: bias gradients overlap partly");
-    }
-}
 
 bool same_rows(const MatmulGroup& a, const MatmulGroup& b) {
   return a.x_row == b.x_row && a.rows == b.rows;
@@ -168,10 +127,7 @@ size_t matmul_scratch_bytes(const Cpu&, const MatmulShape& s, Groups groups) {
 
 void matmul_forward(const Cpu& be, const MatmulShape& s, Groups groups, In x, Out y,
                     Scratch scratch) {
-  check(s, groups, false);
-  expect(std::ssize(x) == s.x_rows * s.k, "matmul: x must be [x_rows, k]");
-  expect(std::ssize(y) == s.y_rows * s.y_cols, "matmul: y must be [y_rows, y_cols]");
-  expect(scratch.size() >= matmul_scratch_bytes(be, s, groups), "matmul: scratch too small");
+  check_matmul_forward(s, groups, x, y, scratch, matmul_scratch_bytes(be, s, groups));
   const int64_t stride = int64_t(scratch_size(packed_size(s.k, s.n)) / sizeof(real));
   real* packed = carve(scratch, 0);
   for_column_blocks(be, std::ssize(groups), s.n, [&](int64_t g, int64_t j, int64_t columns) {
@@ -357,12 +313,7 @@ struct Backward {
 
 void matmul_backward(const Cpu& be, const MatmulShape& s, Groups groups, In x, In y, In dy,
                      InOut dx, Scratch scratch) {
-  check(s, groups, true);
-  expect(std::ssize(x) == s.x_rows * s.k, "matmul: x must be [x_rows, k]");
-  expect(std::ssize(dy) == s.y_rows * s.y_cols, "matmul: dy must be [y_rows, y_cols]");
-  expect(y.size() == dy.size() || (y.empty() && !s.relu), "matmul: y must be [y_rows, y_cols]");
-  expect(dx.empty() || dx.size() == x.size(), "matmul: dx must be [x_rows, k]");
-  expect(scratch.size() >= matmul_scratch_bytes(be, s, groups), "matmul: scratch too small");
+  check_matmul_backward(s, groups, x, y, dy, dx, scratch, matmul_scratch_bytes(be, s, groups));
   const Backward call(s, groups, x, y, dy, dx, scratch);
   if (!dx.empty())
     for_column_blocks(be, std::ssize(groups), s.k, [&](int64_t g, int64_t j, int64_t columns) {

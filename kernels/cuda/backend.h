@@ -6,6 +6,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -34,32 +35,37 @@ inline void check_cuda(cublasStatus_t status, const char* call, const char* file
 /// Where index lists (rows, key ranges, row copies) go on their way to a kernel: device memory of
 /// the caller. Used by one stream.
 ///
-/// Eager: a ring; a list is copied when its kernel is queued, and the ring comes round again in the
-/// stream's order. Recording (a step captured as a graph): every list keeps its place, equal lists
-/// share one, and nothing is copied until upload().
+/// As a rule a ring: a list is copied when its kernel is queued, and the ring comes round again in
+/// the stream's order. While a step is recorded (captured as a graph) every list gets a place of
+/// its own in memory of the recording's, equal lists share one, and nothing is copied until the
+/// recording's upload().
 class Lists {
  public:
+  /// The lists of a recorded step. Its memory must live as long as the graph.
+  struct Recording {
+    std::byte* device = nullptr;  ///< 256-byte aligned
+    size_t bytes = 0;
+    std::vector<std::byte> contents;                 ///< what the device memory is to hold
+    std::vector<std::pair<size_t, size_t>> entries;  ///< offset and size
+    /// After the capture, before the first replay.
+    void upload(cudaStream_t stream) const;
+  };
+
   /// `device`: `bytes` of device memory, 256-byte aligned.
   Lists(std::byte* device, size_t bytes) : device_(device), bytes_(bytes) {}
 
   /// The device copy of `source`, 16-byte aligned. Throws std::length_error if it cannot fit.
   const void* stage(cudaStream_t stream, const void* source, size_t bytes);
 
-  /// From here on lists are recorded, from the start of the memory.
-  void record();
-  /// Copies the recorded lists; to be called after the capture, before the first replay.
-  void upload(cudaStream_t stream);
-  size_t used() const { return used_; }
+  /// From here on lists go to `recording`; null: to the ring again.
+  void record(Recording* recording) { recording_ = recording; }
+  /// Bytes staged so far: as much as a recording of the same calls needs at most.
+  size_t staged() const { return staged_; }
 
  private:
   std::byte* device_;
-  size_t bytes_, used_ = 0;
-  bool recording_ = false;
-  std::vector<std::byte> shadow_;  // recording: what the device memory is to hold
-  struct Entry {
-    size_t offset, bytes;
-  };
-  std::vector<Entry> entries_;
+  size_t bytes_, used_ = 0, staged_ = 0;
+  Recording* recording_ = nullptr;
 };
 
 inline namespace DECALIGN_REAL {

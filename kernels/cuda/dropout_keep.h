@@ -22,22 +22,28 @@ struct DeviceDropout {
 };
 
 /// Philox on the device: the same words as philox() of kernels/dropout_mask.h.
-__device__ inline uint32_t device_keep_bits(const DeviceDropout& d, uint64_t seed, uint64_t step,
-                                            uint64_t block) {
-  uint32_t c0 = uint32_t(block), c1 = uint32_t(block >> 32), c2 = d.op, c3 = uint32_t(step);
+__device__ inline uint4 device_philox(uint4 c, uint64_t seed) {
   uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
-    const uint32_t a_high = __umulhi(0xD2511F53u, c0), a_low = 0xD2511F53u * c0;
-    const uint32_t b_high = __umulhi(0xCD9E8D57u, c2), b_low = 0xCD9E8D57u * c2;
-    c0 = b_high ^ c1 ^ k0, c1 = b_low, c2 = a_high ^ c3 ^ k1, c3 = a_low;
+    const uint32_t a_high = __umulhi(0xD2511F53u, c.x), a_low = 0xD2511F53u * c.x;
+    const uint32_t b_high = __umulhi(0xCD9E8D57u, c.z), b_low = 0xCD9E8D57u * c.z;
+    c.x = b_high ^ c.y ^ k0, c.y = b_low, c.z = a_high ^ c.w ^ k1, c.w = a_low;
     k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
   }
+  return c;
+}
+
+/// dropout_keep_bits() on the device.
+__device__ inline uint32_t device_keep_bits(const DeviceDropout& d, uint64_t seed, uint64_t step,
+                                            uint64_t block) {
+  const uint4 c =
+      device_philox({uint32_t(block), uint32_t(block >> 32), d.op, uint32_t(step)}, seed);
   const uint32_t t = d.threshold;
-  return uint32_t((c0 & 0xffffu) >= t) | uint32_t((c0 >> 16) >= t) << 1 |
-         uint32_t((c1 & 0xffffu) >= t) << 2 | uint32_t((c1 >> 16) >= t) << 3 |
-         uint32_t((c2 & 0xffffu) >= t) << 4 | uint32_t((c2 >> 16) >= t) << 5 |
-         uint32_t((c3 & 0xffffu) >= t) << 6 | uint32_t((c3 >> 16) >= t) << 7;
+  return uint32_t((c.x & 0xffffu) >= t) | uint32_t((c.x >> 16) >= t) << 1 |
+         uint32_t((c.y & 0xffffu) >= t) << 2 | uint32_t((c.y >> 16) >= t) << 3 |
+         uint32_t((c.z & 0xffffu) >= t) << 4 | uint32_t((c.z >> 16) >= t) << 5 |
+         uint32_t((c.w & 0xffffu) >= t) << 6 | uint32_t((c.w >> 16) >= t) << 7;
 }
 
 /// The factor of one element: scale or 0; 1 where the op is off. For elements in no order; a thread

@@ -50,7 +50,7 @@ T* pointer(std::span<T> s) {
 }
 
 template <class T>
-constexpr T ceil_div(T a, T b) {
+__host__ __device__ constexpr T ceil_div(T a, T b) {
   return (a + b - 1) / b;
 }
 

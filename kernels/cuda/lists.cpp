@@ -1,46 +1,48 @@
-#include <algorithm>
 #include <cstring>
 
 #include "kernels/cuda/backend.h"
 
 namespace decalign {
 namespace {
-constexpr size_t kAlignment = 16;
+
+size_t rounded(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
+void require_room(size_t needed, size_t bytes) {
+  if (needed > bytes)
+    throw std::length_error("Cuda: " + std::to_string(needed) +
+                            " bytes of index lists are more than the " + std::to_string(bytes) +
+                            " that the backend was given");
 }
+
+const void* keep(Lists::Recording& r, const void* source, size_t bytes) {
+  for (const auto& [offset, size] : r.entries)
+    if (size == bytes && std::memcmp(r.contents.data() + offset, source, bytes) == 0)
+      return r.device + offset;
+  const size_t offset = r.contents.size();
+  require_room(offset + rounded(bytes), r.bytes);
+  r.contents.resize(offset + rounded(bytes));
+  std::memcpy(r.contents.data() + offset, source, bytes);
+  r.entries.emplace_back(offset, bytes);
+  return r.device + offset;
+}
+
+}  // namespace
 
 const void* Lists::stage(cudaStream_t stream, const void* source, size_t bytes) {
-  const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (recording_)
-    for (const Entry& e : entries_)
-      if (e.bytes == bytes && std::memcmp(shadow_.data() + e.offset, source, bytes) == 0)
-        return device_ + e.offset;
-  if (!recording_ && used_ + rounded > bytes_) used_ = 0;
-  if (used_ + rounded > bytes_)
-    throw std::length_error("Cuda: " + std::to_string(used_ + rounded) +
-                            " bytes of index lists are more than the " + std::to_string(bytes_) +
-                            " that the backend was given");
-  const size_t offset = used_;
-  used_ += rounded;
-  if (recording_) {
-    shadow_.resize(used_);
-    std::memcpy(shadow_.data() + offset, source, bytes);
-    entries_.push_back({offset, bytes});
-  } else {
-    CUDA_CHECK(cudaMemcpyAsync(device_ + offset, source, bytes, cudaMemcpyHostToDevice, stream));
-  }
-  return device_ + offset;
+  if (recording_) return keep(*recording_, source, bytes);
+  require_room(rounded(bytes), bytes_);
+  if (used_ + rounded(bytes) > bytes_) used_ = 0;
+  std::byte* const target = device_ + used_;
+  used_ += rounded(bytes);
+  staged_ += rounded(bytes);
+  CUDA_CHECK(cudaMemcpyAsync(target, source, bytes, cudaMemcpyHostToDevice, stream));
+  return target;
 }
 
-void Lists::record() {
-  recording_ = true;
-  used_ = 0;
-  shadow_.clear();
-  entries_.clear();
-}
-
-void Lists::upload(cudaStream_t stream) {
-  if (used_ > 0)
-    CUDA_CHECK(cudaMemcpyAsync(device_, shadow_.data(), used_, cudaMemcpyHostToDevice, stream));
+void Lists::Recording::upload(cudaStream_t stream) const {
+  if (!contents.empty())
+    CUDA_CHECK(
+        cudaMemcpyAsync(device, contents.data(), contents.size(), cudaMemcpyHostToDevice, stream));
 }
 
 }  // namespace decalign

@@ -1,6 +1,5 @@
-#include "kernels/scaled_add.h"
-
 #include "kernels/cuda/launch.h"
+#include "kernels/scaled_add.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {

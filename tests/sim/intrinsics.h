@@ -39,6 +39,7 @@ inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x
 inline int __float2int_rn(float x) { return int(nearbyintf(x)); }
 inline int __double2int_rn(double x) { return int(nearbyint(x)); }
 inline int __popc(unsigned x) { return std::popcount(x); }
+inline int __popcll(unsigned long long x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(unsigned(x)); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(unsigned(x)) + 1; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "tests/sim/control.h"
+#include "tests/sim/memory.h"
 #include "tests/sim/streams.h"
 #include "tests/sim/symbols.h"
 
@@ -148,6 +149,14 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     default:
       return set_error(cudaErrorNotSupported, "an attribute that is not simulated");
   }
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {};
+  std::strcpy(properties->name, "simulated device");
+  properties->totalGlobalMem = kRegionBytes;
+  properties->major = 9;
+  properties->multiProcessorCount = 132;
+  return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = CUDART_VERSION;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "autograd/cuda_device.h"
 #include "data/atomic_file.h"
 #include "model/baselines.h"
 #include "model/bert.h"
@@ -18,7 +19,7 @@ namespace decalign {
 namespace {
 
 struct TrainOptions {
-  std::string dataset = "generated", data_dir, model_dir, config, out, resume;
+  std::string dataset = "generated", data_dir, model_dir, config, out, resume, device = "auto";
   std::vector<uint64_t> seeds;
   std::vector<std::string> overrides;
   int threads = 0;
@@ -179,11 +180,13 @@ void train(TrainOptions options) {
   // Before anything is written.
   if (encoder) check_bert(encoder->pretrained.config, Safetensors(encoder->pretrained.weights()));
   Network(config, modality_sizes(data.splits.at("train")), where);
-  const Device device(Cpu{options.threads});
+  const OpenDevice opened = open_device(options.device, options.threads);
+  const Device& device = opened.device;
   malloc_trim(0);
 
   if (options.resume.empty()) save_request(run, request, config);
   RunLog log(run + "/log.txt");
+  log.line("device " + opened.description);
   describe(data, log);
   describe_encoder(config, encoder ? &*encoder : nullptr, missing, log);
   if (encoder && encoder->frozen)
@@ -227,6 +230,9 @@ void add_train(CLI::App& app) {
       ->add_option("--threads", options->threads,
                    "threads (all cores); the result does not depend on it")
       ->check(CLI::Range(0, 4096));
+  command->add_option("--device", options->device, "cpu, cuda, or auto: a GPU where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   command->add_option("--out", options->out,
                       "folder for config, log, checkpoints, predictions, metrics (runs/...)");
   command->add_option("--resume", options->resume,

@@ -63,6 +63,9 @@ int main(int argc, char** argv) {
   } catch (const decalign::input_error& e) {
     std::fprintf(stderr, "decalign: %s\n", e.what());
     return 2;
+  } catch (const decalign::device_error& e) {
+    std::fprintf(stderr, "decalign: %s\n", e.what());
+    return 2;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "decalign: %s\n", e.what());
     return 1;
