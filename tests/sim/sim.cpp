@@ -1,2 +1,0 @@
-// The simulated device: scheduler, checker and runtime.
-#include "sim_impl.h"
