@@ -17,6 +17,11 @@ struct Error : std::runtime_error {
 void set_seed(uint64_t seed);
 uint64_t seed();
 
+/// False: kernels and calls of cuBLAS are queued, counted and recorded, and do nothing, so that work
+/// too large for a simulation can be counted.
+void set_execution(bool on);
+bool execution();
+
 /// Forgets an error and what is queued, which on a GPU takes a new process. Memory stays.
 void forget_error();
 
