@@ -1,6 +1,3 @@
-#include <algorithm>
-#include <cmath>
-
 #include "kernels/check/attention.h"
 #include "kernels/cuda/attention_tile.h"
 
