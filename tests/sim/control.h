@@ -17,8 +17,8 @@ struct Error : std::runtime_error {
 void set_seed(uint64_t seed);
 uint64_t seed();
 
-/// False: kernels and calls of cuBLAS are queued, counted and recorded, and do nothing, so that work
-/// too large for a simulation can be counted.
+/// False: kernels and calls of cuBLAS are queued, counted and recorded, and do nothing, so that
+/// work too large for a simulation can be counted.
 void set_execution(bool on);
 bool execution();
 
