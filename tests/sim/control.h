@@ -16,6 +16,8 @@ struct Error : std::runtime_error {
 /// Starts the order of threads, blocks and streams anew. SIM_SEED is the first seed, 1 without it.
 void set_seed(uint64_t seed);
 uint64_t seed();
+/// How many seeds there were, this one included.
+uint64_t seeds();
 
 /// Forgets an error and what is queued, which on a GPU takes a new process. Memory stays.
 void forget_error();

@@ -20,6 +20,7 @@ uint64_t the_seed = [] {
   const char* text = std::getenv("SIM_SEED");
   return text ? std::strtoull(text, nullptr, 0) : 1;
 }();
+uint64_t seeds_set = 1;
 uint64_t launches = 0;
 uint64_t blocks = 0;
 
@@ -167,9 +168,11 @@ int lane_index() { return machine.current->lane; }
 
 void set_seed(uint64_t seed) {
   the_seed = seed;
+  ++seeds_set;
   launches = 0;
 }
 uint64_t seed() { return the_seed; }
+uint64_t seeds() { return seeds_set; }
 
 void fail(const std::string& what) {
   Machine& m = machine;
