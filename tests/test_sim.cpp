@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "tests/sim/control.h"
+#include "tests/sim/cost_model.h"
 #include "tests/sim/counters.h"
 #include "tests/sim/faults.h"
 
@@ -121,4 +122,51 @@ TEST_CASE("sim: streams and graphs give results", "[sim]") {
     CUDA_CHECK(cudaStreamSynchronize(stream.get()));
     REQUIRE(got == std::vector<float>(64, 12));
   }
+}
+
+TEST_CASE("sim: counts what kernels cost", "[sim]") {
+  sim::start_costs();
+  run_known_costs();
+  CUDA_CHECK(cudaDeviceSynchronize());
+  sim::stop_costs();
+  const std::vector<sim::KernelCost> all = sim::costs();
+  const auto cost = [&](const std::string& kernel) {
+    for (const sim::KernelCost& c : all)
+      if (c.kernel == kernel) return c;
+    FAIL(kernel << " was not counted");
+    return sim::KernelCost();
+  };
+
+  const sim::KernelCost coalesced = cost("coalesced_kernel");
+  REQUIRE(coalesced.file == "known_costs.cu");
+  REQUIRE((coalesced.launches == 3 && coalesced.blocks == 2 && coalesced.threads == 64));
+  REQUIRE((coalesced.bytes_read == 3 * 512 && coalesced.bytes_written == 3 * 512));
+  REQUIRE((coalesced.distinct_read == 3 * 512 && coalesced.distinct_written == 3 * 512));
+  REQUIRE((coalesced.sectors == 3 * 2 * 16 && coalesced.ideal_sectors == 3 * 2 * 16));
+  REQUIRE(coalesced.scattered.empty());
+
+  const sim::KernelCost vector = cost("vector_kernel");
+  REQUIRE((vector.bytes_read == 2048 && vector.sectors == 128 && vector.ideal_sectors == 128));
+
+  const sim::KernelCost scattered = cost("scattered_kernel");
+  REQUIRE((scattered.bytes_read == 512 && scattered.distinct_read == 4096));
+  REQUIRE((scattered.sectors == 128 + 16 && scattered.ideal_sectors == 16 + 16));
+  REQUIRE(scattered.scattered.size() == 1);
+  REQUIRE_THAT(scattered.scattered[0].line, Catch::Contains("known_costs.cu:"));
+  REQUIRE(scattered.scattered[0].ratio() == 8);
+
+  // A whole first turn, then every other lane's second: 128 bytes of a warp, then half of them.
+  const sim::KernelCost diverged = cost("diverged_kernel");
+  REQUIRE(
+      (diverged.bytes_read == 256 + 128 && diverged.sectors == 24 && diverged.ideal_sectors == 20));
+
+  const sim::KernelCost conflict = cost("bank_kernel<32>"), padded = cost("bank_kernel<33>");
+  REQUIRE((conflict.most_ways == 32 && conflict.shared_accesses == 2));
+  REQUIRE((conflict.shared_passes == 64 && conflict.ideal_passes == 2));
+  REQUIRE(conflict.conflicting.size() == 2);
+  REQUIRE((padded.most_ways == 1 && padded.conflicting.empty()));
+  REQUIRE(padded.barriers == 1);
+
+  const sim::KernelCost pairs = cost("pairs_kernel");
+  REQUIRE((pairs.most_ways == 1 && pairs.shared_accesses == 4 && pairs.ideal_passes == 8));
 }

@@ -191,7 +191,8 @@ template <Kind kind>
     return check_elsewhere(p, bytes, kind, pc);
   if (vector && offset % bytes != 0) [[unlikely]]
     report_misaligned(p, kind, bytes, pc);
-  if (cost_model_on()) cost_access(*t, p, bytes, kind, pc);
+  if (cost_model_on) [[unlikely]]
+    cost_access(*t, p, bytes, kind, pc);
   if (bytes % kWord != 0 || offset % kWord != 0) return check_bytes<kind>(offset, bytes, *t, pc);
   for (size_t word = offset / kWord, end = word + bytes / kWord; word < end; ++word)
     check_word<kind>(word, 0xF, *t, bytes, pc);

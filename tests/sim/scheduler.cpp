@@ -153,7 +153,7 @@ void run_block(const Launch& launch, unsigned linear) {
   m.current = nullptr;
   if (m.error.empty() && block.live > 0)
     m.error = "kernel " + kernel_name(launch.function).name + ": " + deadlock_report();
-  if (m.error.empty()) return cost_block_end(block);
+  if (m.error.empty()) return cost_block_end();
   give_up_threads();
   throw Error("sim: " + m.error);
 }
