@@ -63,6 +63,10 @@ void encode_split(Sequences& text, Parameters& parameters, const BertConfig& con
 
 }  // namespace
 
+TextFeatures frozen_features(const Config& config) {
+  return config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps;
+}
+
 void encode_text(Dataset& dataset, const Pretrained& pretrained, TextFeatures kind,
                  const Device& device) {
   const Safetensors file(pretrained.weights());

@@ -154,6 +154,7 @@ Tensor Network::project(Step& step, const Batch& batch) {
   const int64_t modalities = std::ssize(active_), batch_size = batch.count;
   std::vector<int64_t> lengths;
   std::vector<const BatchModality*> inputs;
+  std::vector<In> values;
   std::vector<bool> masked;
   std::vector<Conv1dPart> parts;
   int64_t shortest = INT64_MAX;
@@ -176,6 +177,7 @@ Tensor Network::project(Step& step, const Batch& batch) {
     for (int64_t b = 0; b < batch_size; ++b)
       lengths.push_back(by_length ? std::min(given[size_t(b)], steps) : steps);
     inputs.push_back(&input);
+    values.push_back(features.value);
     masked.push_back(sizes_[m].name != "text" || !input.tokens.empty());
     if (sizes_[m].name == "text")
       features = dropout(tape, features, step.dropout(config_.text_dropout));
@@ -187,7 +189,7 @@ Tensor Network::project(Step& step, const Batch& batch) {
   step.rows = make_rows(tape, modalities, batch_size, lengths);
   Tensor x = conv1d(tape, step.rows, parts, config_.width());
   if (!by_length && config_.use_sequence_mask) {
-    step.mask = zero_step_mask(tape, step.rows, inputs, masked);
+    step.mask = zero_step_mask(tape, step.rows, inputs, values, masked);
     x = mask_rows(tape, x, step.mask);
   }
   if (config_.temporal_length != 0) {

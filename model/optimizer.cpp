@@ -79,10 +79,10 @@ void Optimizer::zero_grad() {
 }
 
 void Optimizer::queue_step() {
+  std::vector<AdamGroup> groups;
+  for (size_t g = 0; g < groups_.size(); ++g)
+    groups.push_back({groups_[g].options, &states_.span()[g]});
   device_.run([&](const auto& be) {
-    std::vector<AdamGroup> groups;
-    for (size_t g = 0; g < groups_.size(); ++g)
-      groups.push_back({groups_[g].options, &states_.data()[g]});
     clipped_adam(be, groups, ranges_, parameters_.device_grads(), parameters_.device_values(),
                  m_.span(), v_.span(), scratch_.span());
   });

@@ -190,7 +190,8 @@ TEST_CASE("attention: the network's sizes", "[kernels][attention]") {
 
 TEST_CASE("attention: several sequences read the same keys", "[kernels][attention]") {
   compare({{20, 3, 50}, {33, 60, 129}, 8, 2, false, 0.3, true});
-  for (int repeat = 0; repeat < 10; ++repeat)  // a race can show
+  const int repeats = devices()[0].on_host() ? 10 : 1;  // a race can show
+  for (int repeat = 0; repeat < repeats; ++repeat)
     compare({std::vector<int64_t>(40, 8), std::vector<int64_t>(40, 60), 4, 2, false, 0, true});
 }
 

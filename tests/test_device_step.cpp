@@ -1,11 +1,16 @@
 // The network on every device: a step's losses and gradients, Adam, recorded steps, a training run.
-#include <map>
+#include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "data/dataset.h"
 #include "model/batches.h"
 #include "model/recorded_steps.h"
 #include "tests/small_config.h"
 #include "tests/support.h"
+#ifdef DECALIGN_SIM
+#include "tests/sim/control.h"
+#include "tests/sim/counters.h"
+#endif
 
 using namespace decalign;
 using namespace decalign::test;
@@ -199,3 +204,39 @@ TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model]
                      eager.parameters().values().begin()));
   }
 }
+
+#ifdef DECALIGN_SIM
+TEST_CASE("device step: a recorded step at the MOSI config is at most 150 nodes",
+          "[model][device]") {
+  const Sizes sizes{{"text", 50, 768}, {"audio", 50, 5}, {"vision", 50, 20}};
+  const std::string path = DECALIGN_CONFIGS "/mosi.json";
+  Config config = parse_config(read_json(path), path);
+  config.use_bert = false;
+  const Split split = split_of(sizes, 32);
+  std::vector<int64_t> order(32);
+  std::iota(order.begin(), order.end(), int64_t(0));
+  const Device& device = devices().front();
+  Network network(config, sizes, "config");
+  network.parameters().initialize(5);
+  network.move_to(device);
+  Optimizer optimizer(network.parameters(), AdamOptions{}, 0.003);
+  Tape tape(device);
+  RecordedSteps steps(network, optimizer, tape, split);
+  sim::set_execution(false);  // it is counted, not run
+  steps.begin(order, {7, 0});
+  for (int i = 0; i < 2; ++i) steps.queue(32, 0, 1);
+  const sim::Counters before = sim::counters();
+  for (int i = 0; i < 2; ++i) steps.queue(32, 0, 1);
+  const sim::Counters spent = sim::counters() - before;
+  while (steps.receive(true)) {
+  }
+  sim::set_execution(true);
+  WARN("nodes of a step at the MOSI config: " << steps.nodes());
+  CHECK(steps.nodes() <= 150);
+  // The host only launches, and copies the losses back.
+  CHECK(spent.graph_launches == 2);
+  CHECK(spent.downloads == 2);
+  CHECK(spent.allocations + spent.frees + spent.synchronisations == 0);
+  CHECK(spent.uploads + spent.device_copies + spent.memsets + spent.kernels + spent.blas == 0);
+}
+#endif

@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) squared_norm[0] = add ? squared_norm[0] + sum : sum;
 }
 
-__global__ void advance_kernel(AdamState* state) { state->step += 1; }
+__global__ void __launch_bounds__(1) advance_kernel(AdamState* state) { state->step += 1; }
 
 __global__ void __launch_bounds__(kThreads)
     adam_kernel(const __grid_constant__ AdamOptions o, const AdamState* state, int64_t n,

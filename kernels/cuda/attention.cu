@@ -1,6 +1,3 @@
-#include <algorithm>
-#include <cmath>
-
 #include "kernels/check/attention.h"
 #include "kernels/cuda/attention_tile.h"
 
@@ -14,7 +11,7 @@ constexpr int kNarrowQueries = 64, kNarrowKeys = 128;  // of a block
 // A thread per query, eight keys at a time (one Philox call); keys and values are broadcast from
 // shared memory. Scores are in units of ln 2.
 template <int D>
-__global__ void __launch_bounds__(kNarrowQueries)
+__global__ void __launch_bounds__(kNarrowQueries, 8)
     narrow_forward_kernel(const __grid_constant__ AttentionSizes s, const real* q, const real* k,
                           const real* v, real* out, real* lse) {
   constexpr int kStride = kRowVectors<D>;
@@ -85,7 +82,7 @@ constexpr size_t wide_forward_bytes() {
 
 // A block per tile of queries and D columns of the result.
 template <int D>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, D > 32 ? 2 : 3)
     wide_forward_kernel(const __grid_constant__ AttentionSizes s, const real* q, const real* k,
                         const real* v, real* out, real* lse) {
   DYNAMIC_SHARED(Vector, queries);

@@ -1,7 +1,3 @@
-#include <algorithm>
-#include <cmath>
-#include <vector>
-
 #include "kernels/check/attention.h"
 #include "kernels/cuda/attention_tile.h"
 
@@ -52,7 +48,7 @@ __device__ void narrow_weights(const AttentionSizes& s, const HeadOfBlock& h, in
 // A block per head: for every tile the weights once, a thread per query and half of the keys; then,
 // from shared memory, dv by one half of the threads and dk by the other, a thread per key.
 template <int D>
-__global__ void __launch_bounds__(2 * kNarrow)
+__global__ void __launch_bounds__(2 * kNarrow, D > 12 ? 3 : 4)
     narrow_backward_kernel(const __grid_constant__ AttentionSizes s,
                            const __grid_constant__ Arrays x) {
   constexpr int kStride = kRowVectors<D>;
@@ -83,7 +79,10 @@ __global__ void __launch_bounds__(2 * kNarrow)
       delta = dout.dot(out.part);
       lse = x.lse[row * s.heads + h.head] * kLog2E;
     }
-    (half ? dout : query).put((half ? douts : queries) + i * kStride);
+    if (half)
+      dout.put(douts + i * kStride);
+    else
+      query.put(queries + i * kStride);
     query.scale(s.scale * kLog2E);
     const int limit = h.visible(s, t0, count);
     for (int j0 = 0; j0 < limit; j0 += kNarrow) {
@@ -252,31 +251,6 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
-// The launch of every range, such that the ranges of a launch have no row in common, with as few
-// launches as the rows' largest number of readers: sorted by their first row, every range takes the
-// first launch whose last range has ended. Empty, and 1 launch, if none overlap.
-int rounds_of(const AttentionShape& s, std::vector<int>& rounds) {
-  std::vector<int> order;
-  for (int i = 0; i < int(s.ranges.size()); ++i)
-    if (s.ranges[size_t(i)].length > 0) order.push_back(i);
-  std::sort(order.begin(), order.end(), [&](int a, int b) {
-    const int64_t x = s.ranges[size_t(a)].row, y = s.ranges[size_t(b)].row;
-    return x != y ? x < y : a < b;
-  });
-  std::vector<int64_t> end;  // of every launch's last range
-  rounds.assign(s.ranges.size(), 0);
-  for (const int i : order) {
-    const KeyRange& range = s.ranges[size_t(i)];
-    const auto fits =
-        std::find_if(end.begin(), end.end(), [&](int64_t e) { return e <= range.row; });
-    rounds[size_t(i)] = int(fits - end.begin());
-    if (fits == end.end()) end.push_back(0);
-    end[size_t(rounds[size_t(i)])] = range.row + range.length;
-  }
-  if (end.size() <= 1) rounds.clear();
-  return std::max(1, int(end.size()));
-}
-
 }  // namespace
 
 void attention_backward(const Cuda& be, const AttentionShape& s, In q, In k, In v, In out, In lse,
@@ -286,7 +260,7 @@ void attention_backward(const Cuda& be, const AttentionShape& s, In q, In k, In 
   const Arrays x{q.data(),    k.data(),    v.data(),    out.data(), lse.data(),
                  dout.data(), pointer(dq), pointer(dk), pointer(dv)};
   std::vector<int> rounds;
-  const int launches = dk.empty() && dv.empty() ? 1 : rounds_of(s, rounds);
+  const int launches = dk.empty() && dv.empty() ? 1 : attention_rounds(s, rounds);
   const auto queue = [&](AttentionSizes& sizes, int64_t heads, auto kernel, int columns,
                          int threads, size_t shared) {
     sizes.chunks = (sizes.depth + columns - 1) / columns;

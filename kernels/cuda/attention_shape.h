@@ -1,6 +1,12 @@
 // What the attention kernels share: sizes, where keys lie, dropout, rows of 16-byte vectors.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <limits>
+#include <vector>
+
 #include "kernels/attention.h"
 #include "kernels/cuda/dropout_keep.h"
 
@@ -192,6 +198,31 @@ void for_attention_launches(const Cuda& be, const AttentionShape& s,
     sizes.ranges = device_list(be, s.ranges);
     f(sizes, count * s.queries.batch * s.heads);
   }
+}
+
+/// The launch of every range, such that the ranges of a launch have no row in common, with as few
+/// launches as the rows' largest number of readers: sorted by their first row, every range takes
+/// the first launch whose last range has ended. Empty, and 1 launch, if none overlap.
+inline int attention_rounds(const AttentionShape& s, std::vector<int>& rounds) {
+  std::vector<int> order;
+  for (int i = 0; i < int(s.ranges.size()); ++i)
+    if (s.ranges[size_t(i)].length > 0) order.push_back(i);
+  std::sort(order.begin(), order.end(), [&](int a, int b) {
+    const int64_t x = s.ranges[size_t(a)].row, y = s.ranges[size_t(b)].row;
+    return x != y ? x < y : a < b;
+  });
+  std::vector<int64_t> end;  // of every launch's last range
+  rounds.assign(s.ranges.size(), 0);
+  for (const int i : order) {
+    const KeyRange& range = s.ranges[size_t(i)];
+    const auto fits =
+        std::find_if(end.begin(), end.end(), [&](int64_t e) { return e <= range.row; });
+    rounds[size_t(i)] = int(fits - end.begin());
+    if (fits == end.end()) end.push_back(0);
+    end[size_t(rounds[size_t(i)])] = range.row + range.length;
+  }
+  if (end.size() <= 1) rounds.clear();
+  return std::max(1, int(end.size()));
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

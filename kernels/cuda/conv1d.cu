@@ -45,14 +45,16 @@ struct Forward {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ Forward f) {
+__global__ void __launch_bounds__(kThreads, T::kBlocks)
+    forward_kernel(const __grid_constant__ Forward f) {
   SHARED(Quad, memory, [T::kQuads]);
   SHARED(int64_t, window, [T::kRows]);
   const Call& call = f.call;
   const int across = int((call.channels + T::kColumns - 1) / T::kColumns);
   const int64_t row = int64_t(int(blockIdx.x) / across) * T::kRows;
   const int64_t column = int64_t(int(blockIdx.x) % across) * T::kColumns;
-  const int64_t rows = call.rows - row, columns = call.channels - column;
+  const int rows = left(call.rows, row, T::kRows),
+            columns = left(call.channels, column, T::kColumns);
   if (int(threadIdx.x) < T::kRows)
     window[threadIdx.x] = int(threadIdx.x) < rows ? window_of(call, row + threadIdx.x) : 0;
   __syncthreads();
@@ -69,18 +71,20 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant
   const auto load_x = [&](int s, Pack(&pack)[A::kPasses]) {
     const int block = (first + s) / call.kernel, tap = (first + s) % call.kernel;
     const int64_t c = int64_t(block) * kDepth;
+    const int depth = step_depth(call.width, block) - A::depth();
 #pragma unroll
     for (int i = 0; i < A::kPasses; ++i)
-      pack[i] = load_pack(from[i] + tap * call.width + c, 1,
-                          A::outer(i) < rows ? call.width - c - A::depth() : 0, f.vector_x);
+      pack[i] =
+          load_pack(from[i] + tap * call.width + c, 1, A::outer(i) < rows ? depth : 0, f.vector_x);
   };
   const auto load_w = [&](int s, Pack(&pack)[B::kPasses]) {
     const int block = (first + s) / call.kernel, tap = (first + s) % call.kernel;
     const int64_t c = int64_t(block) * kDepth;
+    const int depth = step_depth(call.width, block) - B::depth();
 #pragma unroll
     for (int i = 0; i < B::kPasses; ++i)
       pack[i] = load_pack(w + 16 * i * w_row + c * f.stride + tap * f.tap_stride, f.stride,
-                          B::outer(i) < columns ? call.width - c - B::depth() : 0, f.vector_weight);
+                          B::outer(i) < columns ? depth : 0, f.vector_weight);
   };
   Sum<T> sum;
   multiply<T, A, B>(

@@ -24,14 +24,15 @@ __device__ void data_block(const Backward& f, Quad* memory) {
   const int across = int((call.width + T::kColumns - 1) / T::kColumns);
   const int64_t row = int64_t(int(blockIdx.x) / across) * T::kRows;
   const int64_t column = int64_t(int(blockIdx.x) % across) * T::kColumns;
-  const int64_t rows = call.batch * call.steps - row, columns = call.width - column;
+  const int rows = left(call.batch * call.steps, row, T::kRows);
+  const int columns = left(call.width, column, T::kColumns);
 
   using A = Along<T::kRows>;
   using B = Across<T::kColumns>;
   int from[A::kPasses], step[A::kPasses], length[A::kPasses];  // from: tap 0's row of dy
 #pragma unroll
   for (int i = 0; i < A::kPasses; ++i) {
-    const int64_t r = row + min(int64_t(A::outer(i)), rows - 1), b = r / call.steps;
+    const int64_t r = row + min(A::outer(i), rows - 1), b = r / call.steps;
     step[i] = int(r % call.steps);
     length[i] = A::outer(i) < rows ? int(call.first[b + 1] - call.first[b]) : 0;
     from[i] = int(call.first[b] - call.first[0]) + step[i];
@@ -41,11 +42,12 @@ __device__ void data_block(const Backward& f, Quad* memory) {
   const auto load_dy = [&](int s, Pack(&pack)[A::kPasses]) {
     const int tap = s % call.kernel;
     const int64_t j = int64_t(s / call.kernel) * kDepth;
+    const int depth = step_depth(call.channels, s / call.kernel) - A::depth();
 #pragma unroll
     for (int i = 0; i < A::kPasses; ++i) {
       const bool inside = step[i] >= tap && step[i] - tap < length[i];
-      pack[i] = load_pack(dy + (from[i] - tap) * call.channels + j, 1,
-                          inside ? call.channels - j - A::depth() : 0, f.vector_dy);
+      pack[i] =
+          load_pack(dy + (from[i] - tap) * call.channels + j, 1, inside ? depth : 0, f.vector_dy);
     }
   };
   const auto load_w = [&](int s, Pack(&pack)[B::kPasses]) {
@@ -80,8 +82,8 @@ __device__ void weight_block(const Backward& f, Quad* memory) {
   block /= across;
   const int64_t row = int64_t(block % down) * T::kRows;
   const int64_t chunk = block / down, begin = chunk * f.chunk_rows;
-  const int depth = int(min(call.rows - begin, f.chunk_rows));
-  const int64_t rows = call.channels - row, columns = n - column;
+  const int depth = left(call.rows, begin, int(f.chunk_rows));
+  const int rows = left(call.channels, row, T::kRows), columns = left(n, column, T::kColumns);
   for (int r = int(threadIdx.x); r < depth; r += kThreads) window[r] = window_of(call, begin + r);
   __syncthreads();
 
@@ -116,7 +118,8 @@ __device__ void weight_block(const Backward& f, Quad* memory) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ Backward f) {
+__global__ void __launch_bounds__(kThreads, T::kBlocks)
+    backward_kernel(const __grid_constant__ Backward f) {
   SHARED(Quad, memory, [T::kQuads]);
   if (int(blockIdx.x) < f.data_blocks)
     data_block<T>(f, memory);

@@ -69,22 +69,24 @@ __global__ void __launch_bounds__(kThreads)
 
   using A = Along<T::kRows>;
   using B = Along<T::kColumns>;
-  const int64_t rows = of.rows - row, columns = call.n - column;
+  const int rows = left(of.rows, row, T::kRows), columns = left(call.n, column, T::kColumns);
   const real* const x = of.x + (row + A::outer(0)) * call.x_stride + A::depth();
   const real* const w = of.weight + (column + B::outer(0)) * call.k + B::depth();
   const auto load_x = [&](int s, Pack(&pack)[A::kPasses]) {
     const int64_t l = int64_t(s) * kDepth;
+    const int depth = step_depth(call.k, s) - A::depth();
 #pragma unroll
     for (int i = 0; i < A::kPasses; ++i)
-      pack[i] = load_pack(x + 16 * i * call.x_stride + l, 1,
-                          A::outer(i) < rows ? call.k - l - A::depth() : 0, call.vector_x);
+      pack[i] = load_pack(x + 16 * i * call.x_stride + l, 1, A::outer(i) < rows ? depth : 0,
+                          call.vector_x);
   };
   const auto load_w = [&](int s, Pack(&pack)[B::kPasses]) {
     const int64_t l = int64_t(s) * kDepth;
+    const int depth = step_depth(call.k, s) - B::depth();
 #pragma unroll
     for (int i = 0; i < B::kPasses; ++i)
-      pack[i] = load_pack(w + 16 * i * call.k + l, 1,
-                          B::outer(i) < columns ? call.k - l - B::depth() : 0, call.vector_weight);
+      pack[i] = load_pack(w + 16 * i * call.k + l, 1, B::outer(i) < columns ? depth : 0,
+                          call.vector_weight);
   };
   Sum<T> sum;
   multiply<T, A, B>(

@@ -38,7 +38,8 @@ __device__ void data_block(const Call& call, Quad* memory) {
   const int across = int((s.columns + T::kColumns - 1) / T::kColumns);
   const int64_t row = int64_t(block / across) * T::kRows;
   const int64_t column = int64_t(block % across) * T::kColumns;
-  const int64_t rows = segment.rows - row, columns = s.columns - column;
+  const int rows = left(segment.rows, row, T::kRows),
+            columns = left(s.columns, column, T::kColumns);
 
   using A = Along<T::kRows>;
   using B = Across<T::kColumns>;
@@ -51,10 +52,11 @@ __device__ void data_block(const Call& call, Quad* memory) {
     const real* const w = source.weight + column + B::outer();
     const auto load_dz = [&](int step, Pack(&pack)[A::kPasses]) {
       const int64_t l = int64_t(step) * kDepth;
+      const int depth = step_depth(s.depth, step) - A::depth();
 #pragma unroll
       for (int p = 0; p < A::kPasses; ++p)
-        pack[p] = load_pack(dz + 16 * p * s.dz_stride + l, 1,
-                            A::outer(p) < rows ? s.depth - l - A::depth() : 0, call.vector_dz);
+        pack[p] = load_pack(dz + 16 * p * s.dz_stride + l, 1, A::outer(p) < rows ? depth : 0,
+                            call.vector_dz);
     };
     const auto load_w = [&](int step, Pack(&pack)[B::kPasses]) {
 #pragma unroll
@@ -97,8 +99,8 @@ __device__ void weight_block(const Call& call, Quad* memory) {
   block /= across;
   const int64_t row = int64_t(block % down) * T::kRows;
   const int64_t chunk = block / down, begin = chunk * call.chunk_rows;
-  const int64_t depth = min(of.rows - begin, call.chunk_rows);
-  const int64_t rows = of.m - row, columns = of.n - column;
+  const int depth = left(of.rows, begin, int(call.chunk_rows));
+  const int rows = left(of.m, row, T::kRows), columns = left(of.n, column, T::kColumns);
 
   using A = Across<T::kRows>;
   using B = Across<T::kColumns>;
@@ -107,7 +109,7 @@ __device__ void weight_block(const Call& call, Quad* memory) {
   const auto load_dz = [&](int step, Pack(&pack)[A::kPasses]) {
 #pragma unroll
     for (int p = 0; p < A::kPasses; ++p) {
-      const int64_t l = int64_t(step) * kDepth + A::depth(p);
+      const int l = step * kDepth + A::depth(p);
       pack[p] =
           load_pack(dz + l * of.dz_stride, 1, l < depth ? rows - A::outer() : 0, call.vector_a);
     }
@@ -115,7 +117,7 @@ __device__ void weight_block(const Call& call, Quad* memory) {
   const auto load_x = [&](int step, Pack(&pack)[B::kPasses]) {
 #pragma unroll
     for (int p = 0; p < B::kPasses; ++p) {
-      const int64_t l = int64_t(step) * kDepth + B::depth(p);
+      const int l = step * kDepth + B::depth(p);
       pack[p] =
           load_pack(x + l * of.x_stride, 1, l < depth ? columns - B::outer() : 0, call.vector_b);
     }
@@ -155,7 +157,8 @@ __device__ void weight_block(const Call& call, Quad* memory) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) gradient_kernel(const __grid_constant__ Call call) {
+__global__ void __launch_bounds__(kThreads, T::kBlocks)
+    gradient_kernel(const __grid_constant__ Call call) {
   SHARED(Quad, memory, [T::kQuads]);
   if (int(blockIdx.x) < call.data_blocks)
     data_block<T>(call, memory);

@@ -17,6 +17,17 @@ struct alignas(16) Quad {
   real v[4];
 };
 
+/// Writes four elements to 16-byte aligned global memory. (The compiler tears plain stores of a
+/// vector apart where a branch beside them writes its elements one by one.)
+__device__ inline void store_vector(real* to, const real (&v)[4]) {
+#ifdef DECALIGN_F64
+  __stwb(reinterpret_cast<double2*>(to), make_double2(v[0], v[1]));
+  __stwb(reinterpret_cast<double2*>(to) + 1, make_double2(v[2], v[3]));
+#else
+  __stwb(reinterpret_cast<float4*>(to), make_float4(v[0], v[1], v[2], v[3]));
+#endif
+}
+
 /// kRows x kColumns of the result for a block of kThreads threads; a thread owns kHeight rows, in
 /// runs of four, times four neighbouring columns. kRows and kColumns are 32 or 64.
 template <int kRowsOf, int kColumnsOf>
@@ -24,6 +35,7 @@ struct Tile {
   static constexpr int kRows = kRowsOf, kColumns = kColumnsOf;
   static constexpr int kAcross = kColumns / 4, kDown = kThreads / kAcross;
   static constexpr int kHeight = kRows / kDown;
+  static constexpr int kBlocks = kRows + kColumns > 96 ? 3 : 4;   // of a multiprocessor, at least
   static constexpr int kQuads = (kRows + kColumns) * kDepth / 2;  // shared memory: two stages
   static_assert(kHeight % 4 == 0);
 };
@@ -50,7 +62,7 @@ struct Place {
 
 /// The first `count` (any number) of the kPack elements at p, `stride` apart, then zeros. `vector`:
 /// p is 16-byte aligned, stride 1, and count no part of a pack.
-__device__ inline Pack load_pack(const real* p, int64_t stride, int64_t count, bool vector) {
+__device__ inline Pack load_pack(const real* p, int64_t stride, int count, bool vector) {
   Pack pack;
   if (vector && count > 0) return *reinterpret_cast<const Pack*>(p);
 #pragma unroll
@@ -153,9 +165,13 @@ __device__ void multiply(Quad* memory, int steps, LoadA load_a, LoadB load_b, De
   }
 }
 
+/// What is left from `begin` on, at most `most`.
+__device__ inline int left(int64_t total, int64_t begin, int most) {
+  return int(min(total - begin, int64_t(most)));
+}
 /// The depth of step s of `total` terms.
 __device__ inline int step_depth(int64_t total, int s) {
-  return int(min(total - int64_t(s) * kDepth, int64_t(kDepth)));
+  return left(total, int64_t(s) * kDepth, kDepth);
 }
 __host__ __device__ inline int step_count(int64_t total) {
   return int((total + kDepth - 1) / kDepth);
@@ -174,7 +190,7 @@ __device__ void for_quads(Sum<T>& sum, F f) {
 }
 
 /// from[j] for j < count, then zeros.
-__device__ inline Quad load_quad(const real* from, int64_t count, bool vector) {
+__device__ inline Quad load_quad(const real* from, int count, bool vector) {
   if (vector && count >= 4) return *reinterpret_cast<const Quad*>(from);
   Quad quad;
 #pragma unroll
@@ -183,31 +199,19 @@ __device__ inline Quad load_quad(const real* from, int64_t count, bool vector) {
 }
 
 /// to[j] = value[j] for j < count, at once where `vector` (to 16-byte aligned, count whole packs).
-__device__ inline void store_quad(real* to, const real (&value)[4], int64_t count, bool vector) {
-  if (vector && count >= 4) {
-    Quad quad;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) quad.v[j] = value[j];
-    *reinterpret_cast<Quad*>(to) = quad;
-    return;
-  }
+__device__ inline void store_quad(real* to, const real (&value)[4], int count, bool vector) {
+  if (vector && count >= 4) return store_vector(to, value);
 #pragma unroll
   for (int j = 0; j < 4; ++j)
     if (j < count) to[j] = value[j];
 }
 
 /// to[j] += value[j].
-__device__ inline void add_quad(real* to, const real (&value)[4], int64_t count, bool vector) {
-  if (vector && count >= 4) {
-    Quad quad = *reinterpret_cast<const Quad*>(to);
+__device__ inline void add_quad(real* to, const real (&value)[4], int count, bool vector) {
+  Quad quad = load_quad(to, count, vector);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) quad.v[j] += value[j];
-    *reinterpret_cast<Quad*>(to) = quad;
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-    if (j < count) to[j] += value[j];
+  for (int j = 0; j < 4; ++j) quad.v[j] += value[j];
+  store_quad(to, quad.v, count, vector);
 }
 
 inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }

@@ -143,7 +143,7 @@ __device__ void prototypes_backward(const Sizes& s, const Inputs& in, double g, 
   out[at] = real(double(out[at]) - (warp == 0 ? 2 * g : g) * sum);
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     backward_kernel(Sizes s, const __grid_constant__ Inputs in, double weight, const real* dvalue,
                     const __grid_constant__ Gradients out) {
   const double g = double(*dvalue) * weight;

@@ -160,26 +160,33 @@ struct Solver {
     for_outer(m, [&](int i, int k, int p) { out[i] = um[k] * inner[p]; });
   }
 
-  /// sum of C's pairs (times scale) and of the potentials of every modality but `skip`, at i.
+  /// scale C, then the potentials of every modality but `skip`, at element i.
   __device__ double joint(int i, double scale, const double* potential, int skip) const {
     const real* pair = z.cost;
-    double cost = 0, sum = 0;
+    double sum = 0;
     int rest = i;
 #pragma unroll
-    for (int m = 0; m < M(); ++m) {
-      const int above = z.by_components(rest), a = rest - above * z.K;
-      if (potential && m != skip) sum += potential[m * z.K + a];
-      rest = above;
-      int r = rest;
+    for (int m = 0; m < M() - 1; ++m) {
+      const int above = z.by_components(rest), a = (rest - above * z.K) * z.K;
+      int r = rest = above;
 #pragma unroll
-      for (int j = m + 1; j < M(); ++j) {
+      for (int j = m + 1; j < M(); ++j, pair += z.K * z.K) {
         const int next = z.by_components(r);
-        cost += double(pair[a * z.K + r - next * z.K]);
-        pair += z.K * z.K;
+        sum += double(pair[a + r - next * z.K]);
         r = next;
       }
     }
-    return scale * cost + sum;
+    sum *= scale;
+    if (!potential) return sum;
+    // One after the other, for what they sum to is much smaller than they are.
+    rest = i;
+#pragma unroll
+    for (int m = 0; m < M(); ++m) {
+      const int above = z.by_components(rest);
+      if (m != skip) sum += potential[m * z.K + rest - above * z.K];
+      rest = above;
+    }
+    return sum;
   }
 
   /// G = exp(-C / epsilon + absorbed potentials), or the release's clamped kernel.

@@ -19,6 +19,11 @@ uint64_t seed();
 /// How many seeds there were, this one included.
 uint64_t seeds();
 
+/// False: kernels and calls of cuBLAS are queued, counted and recorded, and do nothing, so that work
+/// too large for a simulation can be counted.
+void set_execution(bool on);
+bool execution();
+
 /// Forgets an error and what is queued, which on a GPU takes a new process. Memory stays.
 void forget_error();
 

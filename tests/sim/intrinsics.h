@@ -17,6 +17,10 @@ template <class T>
 void __stcs(T* address, std::type_identity_t<T> value) {
   *address = value;
 }
+template <class T>
+void __stwb(T* address, std::type_identity_t<T> value) {
+  *address = value;
+}
 
 // The fast forms here are as exact as the others.
 inline float __expf(float x) { return expf(x); }

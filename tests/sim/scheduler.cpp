@@ -16,6 +16,7 @@ namespace {
 
 constexpr uint64_t kLivelock = 1'000'000;
 
+bool executes = true;
 uint64_t the_seed = [] {
   const char* text = std::getenv("SIM_SEED");
   return text ? std::strtoull(text, nullptr, 0) : 1;
@@ -173,6 +174,8 @@ void set_seed(uint64_t seed) {
 }
 uint64_t seed() { return the_seed; }
 uint64_t seeds() { return seeds_set; }
+void set_execution(bool on) { executes = on; }
+bool execution() { return executes; }
 
 void fail(const std::string& what) {
   Machine& m = machine;

@@ -51,7 +51,8 @@ void run_first(CUstream_st* stream) {
   if (entry.kind == StreamEntry::Kind::work && broken == cudaSuccess) try {
       check_operation_start({entry.work.what, entry.work.function, stream->number, entry.position,
                              std::move(entry.before)});
-      entry.work.run();
+      const Work::Kind kind = entry.work.kind;
+      if (execution() || (kind != Work::Kind::kernel && kind != Work::Kind::blas)) entry.work.run();
     } catch (const Error& error) {
       broken = set_error(cudaErrorLaunchFailure, error.what());
     }

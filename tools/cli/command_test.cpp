@@ -70,10 +70,7 @@ Evaluation run_checkpoint(const std::string& path, const TestOptions& options, b
     throw input_error(path + ": holds no statistics for standardising");
   const OpenDevice opened = open_device(options.device, options.threads);
   const Device& device = opened.device;
-  if (about.frozen)
-    encode_text(one, encoder->pretrained,
-                config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps,
-                device);
+  if (about.frozen) encode_text(one, encoder->pretrained, frozen_features(config), device);
   prepare(config, one, about.statistics);
   return evaluate_split(network, split, device);
 }

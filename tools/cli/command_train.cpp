@@ -1,6 +1,7 @@
 // decalign train: one or several seeds, baselines, the final table.
 #include <malloc.h>
 
+#include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -57,11 +58,15 @@ void describe(const Dataset& data, RunLog& log) {
   }
 }
 
-void describe_encoder(const Config& config, const TextEncoder* encoder, const std::string& missing,
-                      RunLog& log) {
+void describe_encoder(const Config& config, const Dataset& data, const TextEncoder* encoder,
+                      const std::string& missing, RunLog& log) {
   if (!encoder) {
+    const auto& modalities = data.splits.at("train").modalities;
+    const bool text = std::any_of(modalities.begin(), modalities.end(),
+                                  [](const Sequences& s) { return s.name == "text"; });
     if (config.use_bert)
-      log.warn("use_bert: the float features \"text\" are used instead: " + missing);
+      log.warn(text ? "use_bert: the float features \"text\" are used instead: " + missing
+                    : "use_bert: the data has no text");
     return;
   }
   const Pretrained& p = encoder->pretrained;
@@ -188,11 +193,9 @@ void train(TrainOptions options) {
   RunLog log(run + "/log.txt");
   log.line("device " + opened.description);
   describe(data, log);
-  describe_encoder(config, encoder ? &*encoder : nullptr, missing, log);
+  describe_encoder(config, data, encoder ? &*encoder : nullptr, missing, log);
   if (encoder && encoder->frozen)
-    encode_text(data, encoder->pretrained,
-                config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps,
-                device);
+    encode_text(data, encoder->pretrained, frozen_features(config), device);
   const Statistics statistics = prepare(config, data);
   std::vector<Metrics> results;
   for (uint64_t seed : request.seeds)
