@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 
 #include "tests/sim/control.h"
+#include "tests/sim/cost_model.h"
 #include "tests/sim/memory.h"
 #include "tests/sim/streams.h"
 
@@ -87,6 +88,13 @@ void run_gemm(const Gemm& g) {
   check_matrix(g.b, g.batches, Kind::read);
   if (g.beta != 0) check_matrix(g.c, g.batches, Kind::read);
   check_matrix(g.c, g.batches, Kind::write);
+  const auto bytes = [&](const Matrix& x) {
+    return uint64_t(x.rows * x.columns * g.batches) * x.element();
+  };
+  cost_operation("cuBLAS gemm " + std::to_string(g.m) + "x" + std::to_string(g.n) + "x" +
+                     std::to_string(g.k) + " x " + std::to_string(g.batches),
+                 bytes(g.a) + bytes(g.b) + (g.beta != 0 ? bytes(g.c) : 0), bytes(g.c),
+                 2.0 * double(g.m) * double(g.n) * double(g.k) * double(g.batches));
   if (g.c.type == CUDA_R_64F)
     multiply<double>(g);
   else

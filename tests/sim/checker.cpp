@@ -85,16 +85,16 @@ std::string describe(const char* p) {
 }
 
 // `shared`: of shared memory, of which other blocks' accesses are none of this one's.
-bool ordered(const Access& a, const Thread& t, bool shared) {
+inline bool ordered(const Access& a, const Thread& t, bool shared) {
   const Block& block = machine.block;
-  if (a.interval == block.interval && !a.many_blocks) {
+  if (a.interval < block.first_interval)
+    return shared || a.interval <= all_ordered_until || ordered_before_thread(a, t);
+  if (a.interval == block.interval) {
     if (a.many_warps || int(a.warp) != t.warp->index) return false;
     for (uint32_t others = a.lanes & ~(1u << t.lane); others != 0; others &= others - 1)
       if (!t.warp->clocks.knows(t.lane, __builtin_ctz(others), a.clock)) return false;
-    return true;
   }
-  if (a.interval >= block.first_interval && !a.many_blocks) return true;
-  return shared || a.interval <= all_ordered_until || ordered_before_thread(a, t);
+  return !a.many_blocks || ordered_before_thread(a, t);
 }
 
 Access access_of(const Thread& t, uint32_t pc, bool atomic) {
@@ -108,19 +108,8 @@ Access access_of(const Thread& t, uint32_t pc, bool atomic) {
   return a;
 }
 
-// Adds the running thread to those who read a word, or changed it by atomics.
-void add(Access& a, const Thread& t, uint32_t pc, bool atomic, bool shared) {
-  const uint32_t bit = 1u << t.lane;
-  const uint32_t clock = t.warp->clocks.time(t.lane);
-  if (a.interval == machine.block.interval) {
-    if (int(a.warp) != t.warp->index) {
-      a.many_warps = 1;
-    } else {
-      a.lanes |= bit;
-      if (clock > a.clock) a.clock = clock & (LaneClocks::kEnd - 1);
-    }
-    return;
-  }
+[[gnu::noinline]] void add_to_earlier(Access& a, const Thread& t, uint32_t pc, bool atomic,
+                                      bool shared) {
   // Of an earlier interval of the block it is ordered before this access, of an earlier operation
   // it is forgotten, and of another block it counts on.
   const bool matters = !shared && a.interval > all_ordered_until;
@@ -131,8 +120,20 @@ void add(Access& a, const Thread& t, uint32_t pc, bool atomic, bool shared) {
   a.many_blocks = many_blocks;
 }
 
+// Adds the running thread to those who read a word, or changed it by atomics.
+inline void add(Access& a, const Thread& t, uint32_t pc, bool atomic, bool shared) {
+  if (a.interval != machine.block.interval) return add_to_earlier(a, t, pc, atomic, shared);
+  if (int(a.warp) != t.warp->index) {
+    a.many_warps = 1;
+    return;
+  }
+  const uint32_t clock = t.warp->clocks.time(t.lane);
+  a.lanes |= 1u << t.lane;
+  if (clock > a.clock) a.clock = clock & (LaneClocks::kEnd - 1);
+}
+
 template <Kind kind>
-void check_cell(Cell& cell, const Thread& t, const char* p, uint32_t pc) {
+inline void check_cell(Cell& cell, const Thread& t, const char* p, uint32_t pc) {
   const bool shared = p < shared_begin() + kSharedBytes;
   Access& write = cell.write;
   if (write.interval != 0 && !(kind == Kind::atomic && write.atomic) && !ordered(write, t, shared))
@@ -151,7 +152,7 @@ void check_cell(Cell& cell, const Thread& t, const char* p, uint32_t pc) {
 }
 
 template <Kind kind>
-void check_word(size_t word, unsigned mask, const Thread& t, size_t bytes, uint32_t pc) {
+inline void check_word(size_t word, unsigned mask, const Thread& t, size_t bytes, uint32_t pc) {
   uint8_t& state = region.state[word];
   const unsigned needed = kind == Kind::write ? mask : mask | mask << 4;
   if ((state & needed) != needed) [[unlikely]]
@@ -190,7 +191,8 @@ template <Kind kind>
     return check_elsewhere(p, bytes, kind, pc);
   if (vector && offset % bytes != 0) [[unlikely]]
     report_misaligned(p, kind, bytes, pc);
-  if (cost_model_on()) cost_access(*t, p, bytes, kind, pc);
+  if (cost_model_on) [[unlikely]]
+    cost_access(*t, p, bytes, kind, pc);
   if (bytes % kWord != 0 || offset % kWord != 0) return check_bytes<kind>(offset, bytes, *t, pc);
   for (size_t word = offset / kWord, end = word + bytes / kWord; word < end; ++word)
     check_word<kind>(word, 0xF, *t, bytes, pc);

@@ -16,6 +16,8 @@ struct Error : std::runtime_error {
 /// Starts the order of threads, blocks and streams anew. SIM_SEED is the first seed, 1 without it.
 void set_seed(uint64_t seed);
 uint64_t seed();
+/// How many seeds there were, this one included.
+uint64_t seeds();
 
 /// False: kernels and calls of cuBLAS are queued, counted and recorded, and do nothing, so that
 /// work too large for a simulation can be counted.

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "tests/sim/control.h"
+#include "tests/sim/cost_model.h"
 #include "tests/sim/memory.h"
 #include "tests/sim/streams.h"
 
@@ -77,6 +78,7 @@ void run_copy(void* target, const void* source, size_t bytes, const std::string&
       set_written(static_cast<char*>(target), bytes);
   }
   std::memmove(target, source, bytes);
+  cost_operation(what, bytes, bytes, 0);
 }
 
 cudaError_t copy(void* target, const void* source, size_t bytes, cudaMemcpyKind kind,
@@ -127,6 +129,7 @@ cudaError_t fill(void* target, int value, size_t bytes, cudaStream_t handle, boo
                            check_operation(target, bytes, Kind::write, "cudaMemset");
                            set_written(static_cast<char*>(target), bytes);
                            std::memset(target, value, bytes);
+                           cost_operation("cudaMemset", 0, bytes, 0);
                          },
                          "cudaMemset"});
 }

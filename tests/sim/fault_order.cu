@@ -136,6 +136,23 @@ __global__ void last_block_kernel(const float* x, float* partial, unsigned* tick
   if (!kFault) *ticket = 0, y[1] = total;
 }
 
+// What every block read the last one writes, after its own threads have read it.
+template <bool kFault>
+__global__ void last_block_writes_kernel(unsigned* ticket, float* y) {
+  SHARED(bool, last, );
+  SHARED(float, total, [kThreads]);
+  total[threadIdx.x] = y[0];
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicAdd(ticket, 1u) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (!last) return;
+  total[threadIdx.x] += y[0];
+  if (!kFault) __syncthreads();
+  if (threadIdx.x == 5) y[0] = total[5];
+}
+
 template <bool kFault>
 __global__ void atomic_and_plain_kernel(unsigned* y) {
   atomicAdd(y, 1u);
@@ -168,7 +185,7 @@ __global__ void spin_kernel(unsigned* flag) {
 __global__ void add_kernel(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x] + 1; }
 
 void missing_event(bool fault) {
-  const Array<float> x(kThreads, 1), y(kThreads), z(kThreads);
+  const Array<float> x(kThreads, 1), y(kThreads, 0), z(kThreads);
   const Stream first, second;
   cudaEvent_t event;
   CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
@@ -256,6 +273,13 @@ std::vector<Fault> order_faults() {
            launch(Cuda{}, fault ? last_block_kernel<true> : last_block_kernel<false>, 5, kThreads,
                   0, x.get(), partial.get(), ticket.get(), y.get());
        }},
+      {"a last block that does not wait for itself", "data race: ",
+       [](bool fault) {
+         const Array<float> y(1, 0);
+         const Array<unsigned> ticket(1, 0);
+         launch(Cuda{}, fault ? last_block_writes_kernel<true> : last_block_writes_kernel<false>, 5,
+                kThreads, 0, ticket.get(), y.get());
+       }},
       {"a plain read of what others change by atomics", "data race",
        TWINS(atomic_and_plain_kernel, 1)},
       {"a mask without the caller", "the mask leaves out the calling lane",
@@ -265,9 +289,9 @@ std::vector<Fault> order_faults() {
       {"a wait for nobody", "livelock", TWINS(spin_kernel, 1)},
       {"a stream that does not wait for the event", "which no event or wait orders before this",
        missing_event},
-      {"an upload over what is being read", "copy to the device writes device memory",
+      {"an upload over what is being read", "which no event or wait orders before this",
        overwritten_batch},
-      {"a download on another stream", "copy to the host reads device memory", early_download},
+      {"a download on another stream", "which no event or wait orders before this", early_download},
   };
 }
 

@@ -17,6 +17,12 @@ std::vector<Fault> memory_faults();
 std::vector<Fault> order_faults();
 std::vector<Fault> runtime_faults();
 
+/// Kernels whose cost is known, see test_sim.cpp.
+void run_known_costs();
+
+/// `count` kernels that each add 1 to x[0, 64).
+void queue_adds(const Cuda& be, float* x, int count);
+
 /// Device memory with values, or without.
 template <class T>
 class Array {

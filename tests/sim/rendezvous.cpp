@@ -19,7 +19,7 @@ void complete(Warp& warp, uint32_t mask) {
     any = warp.lane[i];
   }
   const bool everyone = mask == warp.present && warp.exited == 0;
-  cost_warp_step(warp, everyone);
+  if (everyone) cost_warp_step(warp);
   if (any->combine) any->combine(lanes);
   if (any->orders_memory && !warp.clocks.meet(mask, everyone))
     fail("more steps of a warp than the checker can count");
@@ -73,7 +73,7 @@ void release_if_complete(Site last) {
   if (barrier.mixed)
     fail("threads of the block wait at different barriers: " + site_text(barrier.site) + " and " +
          site_text(last));
-  cost_barrier(block);
+  cost_barrier();
   for (Thread* t : block.thread) make_ready(t);
   barrier.arrived = 0;
   ++block.barriers;

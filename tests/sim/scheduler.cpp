@@ -21,6 +21,7 @@ uint64_t the_seed = [] {
   const char* text = std::getenv("SIM_SEED");
   return text ? std::strtoull(text, nullptr, 0) : 1;
 }();
+uint64_t seeds_set = 1;
 uint64_t launches = 0;
 uint64_t blocks = 0;
 
@@ -153,7 +154,7 @@ void run_block(const Launch& launch, unsigned linear) {
   m.current = nullptr;
   if (m.error.empty() && block.live > 0)
     m.error = "kernel " + kernel_name(launch.function).name + ": " + deadlock_report();
-  if (m.error.empty()) return cost_block_end(block);
+  if (m.error.empty()) return cost_block_end();
   give_up_threads();
   throw Error("sim: " + m.error);
 }
@@ -168,9 +169,11 @@ int lane_index() { return machine.current->lane; }
 
 void set_seed(uint64_t seed) {
   the_seed = seed;
+  ++seeds_set;
   launches = 0;
 }
 uint64_t seed() { return the_seed; }
+uint64_t seeds() { return seeds_set; }
 void set_execution(bool on) { executes = on; }
 bool execution() { return executes; }
 

@@ -8,8 +8,12 @@
 namespace sim {
 namespace {
 
+// The order of the streams, drawn anew for a new seed.
 Random& order() {
-  static Random random(seed());
+  static uint64_t seeded = 0;
+  static Random random;
+  if (seeded != seeds()) random.start(seed());
+  seeded = seeds();
   return random;
 }
 Clock& host_clock() {
@@ -75,6 +79,15 @@ cudaError_t run_until(Done done, CUstream_st* wanted = nullptr) {
     run_first(ready[order().below(ready.size())]);
   }
   return broken ? set_error(broken) : cudaSuccess;
+}
+
+// Whoever asks whether something is done sees it make progress, now and then.
+void run_a_little() {
+  size_t steps = order().below(4);
+  (void)run_until([&] {
+    const auto& all = all_streams();
+    return steps-- == 0 || std::none_of(all.begin(), all.end(), runnable);
+  });
 }
 
 // If nothing is left that the host has not waited for, the checker may forget the past.
@@ -264,6 +277,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
   const auto lock = lock_runtime();
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
+  run_a_little();
   if (!stream->queue.empty()) return cudaErrorNotReady;
   join(host_clock(), stream->clock);
   return cudaSuccess;
@@ -311,6 +325,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const auto lock = lock_runtime();
   if (captured(event)) return set_error(cudaErrorCapturedEvent, "cudaEventQuery");
+  run_a_little();
   if (event->state->done < event->state->recorded) return cudaErrorNotReady;
   join(host_clock(), event->state->clock);
   return cudaSuccess;
