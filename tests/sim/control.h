@@ -19,8 +19,8 @@ uint64_t seed();
 /// How many seeds there were, this one included.
 uint64_t seeds();
 
-/// False: kernels and calls of cuBLAS are queued, counted and recorded, and do nothing, so that work
-/// too large for a simulation can be counted.
+/// False: kernels and calls of cuBLAS are queued, counted and recorded, and do nothing, so that
+/// work too large for a simulation can be counted.
 void set_execution(bool on);
 bool execution();
 
