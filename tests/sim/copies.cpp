@@ -67,7 +67,7 @@ void run_copy(void* target, const void* source, size_t bytes, const std::string&
     check_operation(source, bytes, Kind::read, what);
     const char* const from = static_cast<const char*>(source);
     const size_t missing = first_unwritten(from, bytes);
-    if (missing < bytes && !of_device(target))
+    if (missing < bytes && !of_device(target) && execution())
       throw Error("sim: " + what + " of uninitialised " + describe_address(from + missing));
   }
   if (in_region(target)) {

@@ -266,6 +266,11 @@ void start_costs() {
 void stop_costs() { cost_model_on = false; }
 
 std::vector<KernelCost> costs() {
+  std::vector<uint32_t> places;
+  for (const Entry& entry : book().entries)
+    for (const auto* lines : {&entry.global, &entry.shared})
+      for (const auto& [pc, count] : *lines) places.push_back(pc);
+  look_up_lines(places);
   std::vector<KernelCost> all;
   for (const Entry& entry : book().entries) {
     KernelCost cost = entry.cost;
@@ -308,7 +313,8 @@ void cost_launch_start(const Launch& launch) {
   ++running->cost.launches;
   ++launch_number;
   most_barriers = 0;
-  logs.assign(size_t(b.x) * b.y * b.z, {});
+  logs.resize(size_t(b.x) * b.y * b.z);
+  for (auto& log : logs) log.clear();  // each keeps its room
 }
 
 void cost_launch_end() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "tests/sim/sim.h"
 
@@ -17,6 +18,8 @@ const KernelName& kernel_name(const void* function);
 /// "layer_norm.cu:42" of a place in the program; with the lines that it was inlined into, where it
 /// is in a header.
 const std::string& source_line(uint32_t place);
+/// Looks up many at once, which is faster.
+void look_up_lines(const std::vector<uint32_t>& places);
 
 std::string site_text(Site site);
 
