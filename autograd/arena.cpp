@@ -24,6 +24,12 @@ std::span<std::byte> Arena::bytes(size_t n) {
   return {start, n};
 }
 
+std::span<std::byte> Arena::rest() const {
+  if (blocks_.empty()) return {};
+  const Block& block = blocks_.back();
+  return {block.memory.get() + block.used, block.size - block.used};
+}
+
 void Arena::reset() {
   if (blocks_.size() > 1) {
     size_t used = 0;

@@ -23,6 +23,9 @@ class Arena {
     return {reinterpret_cast<T*>(memory.data()), size_t(n)};
   }
 
+  /// What is left of the current block: the next requests, while they fit, come from here.
+  std::span<std::byte> rest() const;
+
   /// Forgets everything. A step that needed several blocks gets one block of the total size from
   /// now on.
   void reset();

@@ -11,7 +11,7 @@ constexpr size_t kBlasBytes = size_t(32) << 20;  // what cuBLAS recommends for s
 
 struct CudaDevice::Handles {
   Cuda be;
-  void* memory = nullptr;  // index lists, then cuBLAS's work space
+  void* memory = nullptr;  // index lists, cuBLAS's work space, counters
   std::unique_ptr<Lists> lists;
   ~Handles() {
     if (be.blas) (void)cublasDestroy(be.blas);
@@ -23,11 +23,14 @@ struct CudaDevice::Handles {
 CudaDevice::CudaDevice() : handles_(std::make_unique<Handles>()) {
   Handles& h = *handles_;
   CUDA_CHECK(cudaSetDevice(0));
-  CUDA_CHECK(cudaMalloc(&h.memory, kListBytes + kBlasBytes));
+  constexpr size_t kCounterBytes = kCounters * sizeof(unsigned);
+  CUDA_CHECK(cudaMalloc(&h.memory, kListBytes + kBlasBytes + kCounterBytes));
   auto* const memory = static_cast<std::byte*>(h.memory);
   h.lists = std::make_unique<Lists>(memory, kListBytes);
   h.be.lists = h.lists.get();
   CUDA_CHECK(cudaStreamCreateWithFlags(&h.be.stream, cudaStreamNonBlocking));
+  h.be.counters = reinterpret_cast<unsigned*>(memory + kListBytes + kBlasBytes);
+  CUDA_CHECK(cudaMemsetAsync(h.be.counters, 0, kCounterBytes, h.be.stream));
   CUDA_CHECK(cublasCreate(&h.be.blas));
   CUDA_CHECK(cublasSetStream(h.be.blas, h.be.stream));
   // Of our own, so that a captured step keeps it.

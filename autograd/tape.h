@@ -120,6 +120,7 @@ class Tape {
     InOut grad;
     bool external = false;
   };
+  void zero_gradients();
   void run_back();
 
   Device device_;
@@ -130,6 +131,7 @@ class Tape {
   Scratch scratch_;
   std::multimap<int64_t, real*>
       free_grads_;  // released gradients by size: the next op's are hot in cache
+  InOut zeros_;     // memory of gradients to come that is zero
   std::vector<Node> nodes_;
   std::vector<Step> steps_;
 };

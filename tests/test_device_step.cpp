@@ -173,7 +173,8 @@ TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model]
     for (int64_t step = 0; step < 9; ++step) {
       const int64_t first = step % 3 * 4;
       Batch batch;
-      gather(split, std::span(order).subspan(size_t(first), size_t(std::min<int64_t>(4, 10 - first))),
+      gather(split,
+             std::span(order).subspan(size_t(first), size_t(std::min<int64_t>(4, 10 - first))),
              batch);
       eager_tape.reset();
       eager_optimizer.zero_grad();
@@ -228,8 +229,7 @@ TEST_CASE("device step: a recorded step at the MOSI config is at most 150 nodes"
   const sim::Counters before = sim::counters();
   for (int i = 0; i < 2; ++i) steps.queue(32, 0, 1);
   const sim::Counters spent = sim::counters() - before;
-  while (steps.receive(true)) {
-  }
+  sim::forget_error();  // nothing has written the losses
   sim::set_execution(true);
   WARN("nodes of a step at the MOSI config: " << steps.nodes());
   CHECK(steps.nodes() <= 150);

@@ -70,11 +70,16 @@ class Lists {
 
 inline namespace DECALIGN_REAL {
 
+/// Blocks of a kernel count here who was last, and the last one adds up what all of them left.
+inline constexpr int kCounters = 4096;
+
 /// A stream of a device. Nothing here is owned.
 struct Cuda {
   cudaStream_t stream = nullptr;
   cublasHandle_t blas = nullptr;
   Lists* lists = nullptr;
+  /// [kCounters] zeros in device memory, which every kernel leaves zero.
+  unsigned* counters = nullptr;
   int multiprocessors = 132;
 };
 

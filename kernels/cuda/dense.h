@@ -64,9 +64,11 @@ struct Chunks {
 
 /// One launch for all data gradients and for the chunks of all weight gradients, whose parts go to
 /// `parts` (of chunks.elements). Data gradients of the same rows add up. At most kTasks of each.
+/// True if the parts are added already, which takes a gradient of its own for every entry; else
+/// add_parts() has to follow.
 constexpr int kTasks = 16;
-void gradients(const Cuda&, const DataShape&, std::span<const DataGradient>,
-               std::span<const WeightGradient>, const Chunks&, real* parts);
+[[nodiscard]] bool gradients(const Cuda&, const DataShape&, std::span<const DataGradient>,
+                             std::span<const WeightGradient>, const Chunks&, real* parts);
 
 /// Weight gradients whose parts are to be added, in one launch, in the order of the list and of the
 /// chunks. Entries may share a gradient. At most 2 kTasks.

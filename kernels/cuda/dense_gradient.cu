@@ -1,5 +1,6 @@
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/last_block.h"
 
 namespace decalign::inline DECALIGN_REAL::gemm {
 namespace {
@@ -14,6 +15,7 @@ struct WeightTask {
   WeightGradient of;
   int first_block;
   int64_t first_part;
+  int first_tile;
 };
 struct Call {
   DataShape data;
@@ -25,7 +27,32 @@ struct Call {
   bool vector_a = true, vector_b = true;                          // of the weight gradients
   int64_t chunk_rows = 0, part_stride = 0;
   real* parts = nullptr;
+  unsigned* counters = nullptr;  // a counter per tile of a weight; null: the parts stay parts
 };
+
+// The last block of a tile adds all chunks to the gradient, in their order.
+template <class T>
+__device__ void finish_tile(const Call& call, const WeightTask& task, int tile, int64_t row,
+                            int64_t column) {
+  const WeightGradient& of = task.of;
+  const int chunks = int((of.rows + call.chunk_rows - 1) / call.chunk_rows);
+  if (!is_last_block(call.counters + task.first_tile + tile, chunks)) return;
+  const int rows = left(of.m, row, T::kRows), columns = left(of.n, column, T::kColumns);
+  const real* const first = call.parts + task.first_part * call.part_stride;
+  const auto add = [&](real* out, int64_t e) {
+    double total = 0;
+#pragma unroll 4
+    for (int c = 0; c < chunks; ++c) total += double(load_part(first + c * call.part_stride + e));
+    *out = real(double(*out) + total);
+  };
+  if (of.dweight)
+    for (int i = int(threadIdx.x); i < rows * columns; i += kThreads) {
+      const int64_t e = (row + i / columns) * of.n + column + i % columns;
+      add(of.dweight + e, e);
+    }
+  if (of.dbias && column == 0 && int(threadIdx.x) < rows)
+    add(of.dbias + row + threadIdx.x, of.m * of.n + row + threadIdx.x);
+}
 
 template <class T>
 __device__ void data_block(const Call& call, Quad* memory) {
@@ -146,14 +173,17 @@ __device__ void weight_block(const Call& call, Quad* memory) {
       if (r < rows && c < columns)
         store_quad(part + (row + r) * of.n + column + c, value, columns - c, of.n % 4 == 0);
     });
-  if (!with_bias) return;
+  if (with_bias) {
 #pragma unroll
-  for (int i = 0; i < kSums; ++i) bias_part[warp][32 * i + lane] = bias[i];
-  __syncthreads();
-  const int r = int(threadIdx.x);
-  if (r < T::kRows && r < rows)
-    part[of.m * of.n + row + r] =
-        (bias_part[0][r] + bias_part[1][r]) + (bias_part[2][r] + bias_part[3][r]);
+    for (int i = 0; i < kSums; ++i) bias_part[warp][32 * i + lane] = bias[i];
+    __syncthreads();
+    const int r = int(threadIdx.x);
+    if (r < T::kRows && r < rows)
+      part[of.m * of.n + row + r] =
+          (bias_part[0][r] + bias_part[1][r]) + (bias_part[2][r] + bias_part[3][r]);
+  }
+  if (call.counters)
+    finish_tile<T>(call, task, (number - task.first_block) % (across * down), row, column);
 }
 
 template <class T>
@@ -186,9 +216,18 @@ void find_segments(std::span<const DataGradient> list, Call& call) {
   }
 }
 
+bool distinct(std::span<const WeightGradient> weights) {
+  for (size_t i = 0; i < weights.size(); ++i)
+    for (size_t j = 0; j < i; ++j)
+      if ((weights[i].dweight && weights[i].dweight == weights[j].dweight) ||
+          (weights[i].dbias && weights[i].dbias == weights[j].dbias))
+        return false;
+  return true;
+}
+
 }  // namespace
 
-void gradients(const Cuda& be, const DataShape& s, std::span<const DataGradient> data,
+bool gradients(const Cuda& be, const DataShape& s, std::span<const DataGradient> data,
                std::span<const WeightGradient> weights, const Chunks& chunks, real* parts) {
   Call call;
   call.data = s;
@@ -202,12 +241,14 @@ void gradients(const Cuda& be, const DataShape& s, std::span<const DataGradient>
     }
     find_segments(data, call);
   }
+  expect(be.counters != nullptr, "Cuda: the backend has no counters");
+  const bool finish = distinct(weights);
   int64_t first_part = 0, columns = s.columns;
   for (const WeightGradient& w : weights) {
     const int64_t first = first_part;
     first_part += ceil_div(w.rows, chunks.rows);
     if (w.m == 0 || (!w.dweight && !w.dbias)) continue;
-    call.weights.item[call.weights.count++] = {w, 0, first};
+    call.weights.item[call.weights.count++] = {w, 0, first, 0};
     call.vector_a = call.vector_a && vectors(w.dz, w.dz_stride, w.m);
     call.vector_b = call.vector_b && vectors(w.x, w.x_stride, w.n);
     columns = w.n;
@@ -219,17 +260,24 @@ void gradients(const Cuda& be, const DataShape& s, std::span<const DataGradient>
       next += ceil_div(call.segments.item[i].rows, tile_rows) * ceil_div(s.columns, tile_columns);
     }
     call.data_blocks = int(next);
+    int64_t tiles = 0;
     for (int i = 0; i < call.weights.count; ++i) {
-      const WeightGradient& w = call.weights.item[i].of;
-      call.weights.item[i].first_block = int(next) - call.data_blocks;
-      next += ceil_div(w.rows, chunks.rows) * ceil_div(w.m, tile_rows) *
-              std::max<int64_t>(ceil_div(w.n, tile_columns), 1);  // a bias wants a block, too
+      WeightTask& task = call.weights.item[i];
+      task.first_block = int(next) - call.data_blocks;
+      task.first_tile = int(tiles);
+      const int64_t of_weight =
+          ceil_div(task.of.m, tile_rows) *
+          std::max<int64_t>(ceil_div(task.of.n, tile_columns), 1);  // a bias wants a block, too
+      tiles += of_weight;
+      next += ceil_div(task.of.rows, chunks.rows) * of_weight;
     }
+    call.counters = finish && tiles <= kCounters ? be.counters : nullptr;
     return next;
   };
   choose_tile(be, columns, blocks, [&]<class T>(T) {
     launch(be, gradient_kernel<T>, unsigned(blocks(T::kRows, T::kColumns)), kThreads, 0, call);
   });
+  return call.counters || call.weights.count == 0;
 }
 
 }  // namespace decalign::inline DECALIGN_REAL::gemm

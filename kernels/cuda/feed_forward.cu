@@ -64,14 +64,15 @@ void feed_forward_backward(const Cuda& be, const FeedForwardShape& s, Groups gro
       wants_dz = wants_dz || !g.dweight1.empty() || !g.dbias1.empty();
     }
     // dz and what does not need it, then what does, then the sums.
-    gemm::gradients(
-        be, {s.width, s.hidden, s.width, wants_dz ? dz : nullptr, h.data(), s.dropout.scale()},
-        hidden, second, chunks2, parts2);
-    gemm::gradients(be, {s.hidden, s.width, s.hidden, pointer(dx)}, data, first, chunks1, parts1);
     std::vector<gemm::Parts> list;
-    gemm::append_parts(list, first, chunks1, parts1);
-    gemm::append_parts(list, second, chunks2, parts2);
-    gemm::add_parts(be, list);
+    if (!gemm::gradients(
+            be, {s.width, s.hidden, s.width, wants_dz ? dz : nullptr, h.data(), s.dropout.scale()},
+            hidden, second, chunks2, parts2))
+      gemm::append_parts(list, second, chunks2, parts2);
+    if (!gemm::gradients(be, {s.hidden, s.width, s.hidden, pointer(dx)}, data, first, chunks1,
+                         parts1))
+      gemm::append_parts(list, first, chunks1, parts1);
+    if (!list.empty()) gemm::add_parts(be, list);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/carve.h"
 #include "kernels/check/layer_norm.h"
 #include "kernels/cuda/dropout_keep.h"
+#include "kernels/cuda/last_block.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/layer_norm.h"
 
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(const __grid_constant__ Groups groups, int64_t width, DeviceDropout dropout,
                     const real* sum, const real* stats, const real* dy, real* dx, real* dz,
-                    real* partials) {
+                    real* partials, unsigned* counters) {
   const Group& group = group_of(groups, int(blockIdx.x));
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t begin = group.row + int64_t(int(blockIdx.x) - group.first_block) * kChunk;
@@ -124,21 +125,19 @@ __global__ void __launch_bounds__(kThreads)
     partial[j] = dw;
     partial[width + j] = db;
   }
-}
-
-// The chunks' parts in order, in double: a thread per column and group.
-__global__ void weight_kernel(const __grid_constant__ Groups groups, int64_t width, int blocks,
-                              const real* partials) {
-  const Group& group = groups.item[blockIdx.y];
-  const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  real* const out = j < width ? group.dweight : group.dbias;
-  if (j >= 2 * width || !out) return;
-  const int last =
-      int(blockIdx.y) + 1 < groups.count ? groups.item[blockIdx.y + 1].first_block : blocks;
-  double total = 0;
-  for (int b = group.first_block; b < last; ++b) total += double(partials[b * 2 * width + j]);
-  real& slot = out[j < width ? j : j - width];
-  slot = real(double(slot) + total);
+  // The group's last block adds all chunks up, in their order and in double.
+  const int blocks = int((group.end - group.row + kChunk - 1) / kChunk);
+  if (!is_last_block(counters + (&group - groups.item), blocks)) return;
+  for (int64_t j = threadIdx.x; j < 2 * width; j += kThreads) {
+    real* const out = j < width ? group.dweight : group.dbias;
+    if (!out) continue;
+    const real* const first = partials + int64_t(group.first_block) * 2 * width + j;
+    double total = 0;
+#pragma unroll 8
+    for (int b = 0; b < blocks; ++b) total += double(load_part(first + b * 2 * width));
+    real& slot = out[j < width ? j : j - width];
+    slot = real(double(slot) + total);
+  }
 }
 
 // f(groups, blocks) for launches of at most kGroups groups.
@@ -188,15 +187,12 @@ void layer_norm_backward(const Cuda& be, const LayerNormShape& s,
   check_layer_norm_backward(s, groups, sum, stats, dy, dx, dz, scratch,
                             layer_norm_scratch_bytes(be, s));
   if (s.width == 0) return;
+  expect(be.counters != nullptr, "Cuda: the backend has no counters");
   real* partials = carve<real>(scratch, chunks(s) * 2 * s.width);
   for_launches(groups, [&](const Groups& list, int blocks) {
     launch(be, backward_kernel, unsigned(blocks), kThreads, 0, list, s.width,
            DeviceDropout(s.dropout), sum.data(), stats.data(), dy.data(), pointer(dx), pointer(dz),
-           partials);
-    if (blocks > 0)
-      launch(be, weight_kernel,
-             dim3(unsigned(ceil_div<int64_t>(2 * s.width, 128)), unsigned(list.count)), 128, 0,
-             list, s.width, blocks, partials);
+           partials, be.counters);
   });
 }
 

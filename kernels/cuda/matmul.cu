@@ -175,7 +175,8 @@ void matmul_backward(const Cuda& be, const MatmulShape& s, Groups groups, In x, 
       weights.push_back({from, x.data() + g.x_row * s.k, g.rows, s.y_cols, s.k, s.n, s.k,
                          pointer(g.dweight), pointer(g.dbias)});
     }
-    gemm::gradients(be, {s.n, s.k, s.y_cols, pointer(dx)}, data, weights, parts_of, parts);
+    if (gemm::gradients(be, {s.n, s.k, s.y_cols, pointer(dx)}, data, weights, parts_of, parts))
+      continue;
     std::vector<gemm::Parts> list;
     gemm::append_parts(list, weights, parts_of, parts);
     gemm::add_parts(be, list);

@@ -1,9 +1,9 @@
+#include <algorithm>
+
 #include "kernels/carve.h"
 #include "kernels/check/prototype.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/prototype.h"
-
-#include <algorithm>
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {

@@ -204,7 +204,7 @@ struct Forward : Solver<kM> {
 };
 
 template <int kM, bool kShared>
-__global__ void __launch_bounds__(kMaxThreads, 1)
+__global__ void __launch_bounds__(max_threads(kShared), 1)
     forward_kernel(const __grid_constant__ Problem z, const __grid_constant__ Sweeps sweeps) {
   DYNAMIC_SHARED(double, shared);
   const Forward<kM> solver(z, sweeps, kShared ? shared : z.scratch);

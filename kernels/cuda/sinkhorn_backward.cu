@@ -1,4 +1,4 @@
-#include "kernels/cuda/sinkhorn_steps.h"
+#include "kernels/cuda/sinkhorn_adjoint.h"
 #include "kernels/sinkhorn.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -15,180 +15,15 @@ struct Gradients {
 };
 
 template <int kM>
-struct Backward : Solver<kM> {
-  using Base = Solver<kM>;
-  using Base::absorbed, Base::log_u, Base::marginal, Base::z, Base::G, Base::thread, Base::threads;
+struct Backward : Adjoint<kM> {
+  using Base = Adjoint<kM>;
+  using Base::absorbed, Base::da, Base::dG, Base::dlogG, Base::du, Base::G, Base::H, Base::load,
+      Base::log_u, Base::marginal, Base::stored, Base::thread, Base::threads, Base::u_of, Base::z;
   const Gradients& gradients;
-  // [N]: d/dG, and what was folded into d/d log G before a rebuild; T's direct share with it, in
-  // units of C.
-  double *dG, *dlogG;
-  double *H, *dR;        // chains
-  double *du, *ds, *da;  // [M, K]
-  double* ring;          // [3, 2, M, K]: q and u of three sweeps
   double g;
 
   __device__ Backward(const Problem& problem, const Gradients& s, double* memory)
-      : Base(problem, memory), gradients(s), g(double(*s.dvalue)) {
-    dG = Base::take(memory, z.N);
-    dlogG = Base::take(memory, z.N);
-    H = Base::take(memory, Base::chain_size());
-    dR = Base::take(memory, Base::chain_size());
-    du = Base::take(memory, z.n);
-    ds = Base::take(memory, z.n);
-    da = Base::take(memory, z.n);
-    ring = Base::take(memory, 6 * z.n);
-    for (int i = thread(); i < z.n; i += threads()) da[i] = 0;
-    for (int i = thread(); i < z.N; i += threads()) dG[i] = 0;
-    __syncthreads();
-  }
-
-  __device__ const double* stored(int64_t sweep) const { return gradients.scalings + sweep * z.n; }
-  // Sweep t's scalings relative to `absorbed`; sweep -1 is the start, u = 1, of the release form.
-  __device__ double* q_of(int64_t t) const { return ring + (t + 3) % 3 * 2 * z.n; }
-  __device__ double* u_of(int64_t t) const { return q_of(t) + z.n; }
-  __device__ void set_scaling(int64_t t, int i, double value) const {
-    const double q = z.log ? exp(value - absorbed[i]) : value;
-    q_of(t)[i] = q;
-    u_of(t)[i] = t < 0 ? 1 : marginal[i] * q;
-  }
-  __device__ void load(int64_t t) const {
-    for (int i = thread(); i < z.n; i += threads())
-      set_scaling(t, i, t < 0 ? (z.log ? absorbed[i] : 1) : stored(t)[i]);
-  }
-
-  // d/d(what a scaling was divided by), and into d/d marginal.
-  __device__ void divide(int i, double slope, const double* q, const double* u) const {
-    da[i] += slope * q[i];
-    ds[i] = -slope * u[i] * q[i];
-  }
-
-  // The adjoint of fast sweep t. On entry du is d/d(u after it), on exit d/d(u before it). Loads
-  // the scalings of sweep t - 2. True if the kernel at hand serves sweep t - 1, too.
-  __device__ bool fast_sweep(int64_t t) const {
-    const int M = Base::M(), K = z.K;
-    const double *q = q_of(t), *u_old = u_of(t - 1);
-    double* const u = u_of(t);
-    // Asked for now, needed at the end.
-    const double ahead = t > 1 && thread() < z.n ? stored(t - 2)[thread()] : 0;
-    for (int k = thread(); k < K; k += threads()) {
-      const int i = (M - 1) * K + k;
-      divide(i, du[i], q, u);
-    }
-    if (M == 2) __syncthreads();
-#pragma unroll
-    for (int m = 1; m < M - 1; ++m) {  // the chains of the old and of the new u
-      double* const out = Base::R + Base::level(M - 1 - m);
-      Base::contract(u_old + (M - m) * K, Base::R_at(M - m), M - m,
-                     [&](int p, double sum) { out[p] = sum; });
-      Base::extend(u, m);
-      __syncthreads();
-    }
-    inwards(q, u);
-    return outwards(t, u, u_old, ahead);
-  }
-
-  __device__ void inwards(const double* q, double* u) const {
-    const int M = Base::M(), K = z.K;
-#pragma unroll
-    for (int m = M - 1; m > 0; --m) {
-      const double* const dU = H + Base::level(m);  // d/dU_{m+1}, for m < M - 1
-      double* const below = H + Base::level(m - 1);
-      const double *ds_m = ds + m * K, *u_m = u + m * K, *R = Base::R_at(m);
-      const int length = Base::power(m);
-      for (int p = thread(); p < length; p += threads()) {
-        double sum = 0, more = 0;
-#pragma unroll 4
-        for (int k = 0; k < K; ++k) {
-          sum += ds_m[k] * R[k * length + p];
-          if (m < M - 1) more += u_m[k] * dU[k * length + p];
-        }
-        if (m > 1)
-          below[p] = sum + more;
-        else
-          divide(p, du[p] + (sum + more), q, u);
-      }
-      __syncthreads();
-      if (m == 1) break;
-      Base::rows_dot(Base::U_at(u, m - 1), below, m - 1, [&](int k, double sum) {
-        const int i = (m - 1) * K + k;
-        divide(i, du[i] + sum, q, u);
-      });
-      __syncthreads();
-    }
-  }
-
-  __device__ bool outwards(int64_t t, double* u, const double* u_old, double ahead) const {
-    const int M = Base::M(), K = z.K;
-    for (int k = thread(); k < K; k += threads()) du[k] = 0;
-    bool fits = t > 1;
-    for (int i = thread(); i < z.n && t > 0; i += threads()) {
-      const double older = t == 1          ? (z.log ? absorbed[i] : 1)
-                           : i == thread() ? ahead
-                                           : stored(t - 2)[i];
-      set_scaling(t - 2, i, older);
-      if (z.log)
-        fits = fits && abs(older - absorbed[i]) < kAbsorb &&
-               abs(stored(t - 1)[i] - absorbed[i]) < kAbsorb;
-    }
-#pragma unroll
-    for (int m = 1; m < M; ++m) {
-      const double* const dR_m = m == 1 ? ds : dR + Base::level(m - 1);
-      double *du_m = du + m * K, *out = m == M - 1 ? dG : dR + Base::level(m);
-      const double *U = Base::U_at(u, m), *ds_m = ds + m * K, *old = u_old + m * K;
-      Base::rows_dot(dR_m, Base::R_at(m), m, [&](int k, double sum) { du_m[k] = sum; });
-      Base::for_outer(m, [&](int i, int k, int p) {
-        const double slope = ds_m[k] * U[p] + old[k] * dR_m[p];
-        if (m == M - 1)
-          out[i] += slope;
-        else
-          out[i] = slope;
-      });
-      if (m < M - 1) __syncthreads();
-    }
-    return __syncthreads_and(fits);
-  }
-
-  // The adjoint of a sweep by log-sum-exp. On entry and exit du is d/d log u. G is work space.
-  __device__ void slow_sweep(int64_t t) const {
-    const int K = z.K;
-    const double* const log_q = stored(t);
-    const double* const before = t > 0 ? stored(t - 1) : nullptr;
-    for (int m = Base::M() - 1; m >= 0; --m) {
-      // log u as update m found it: new below m, old above.
-      for (int i = thread(); i < z.n; i += threads()) {
-        const double old = before ? log(marginal[i]) + before[i] : 0;
-        log_u[i] = i < m * K ? log(marginal[i]) + log_q[i] : i < (m + 1) * K ? log_q[i] : old;
-      }
-      for (int k = thread(); k < K; k += threads()) {
-        const int i = m * K + k;
-        const bool some = marginal[i] > 0;
-        ds[k] = some ? du[i] : 0;
-        if (some) da[i] += du[i] / marginal[i];
-        du[i] = 0;
-      }
-      __syncthreads();
-      const double scale = -1 / z.epsilon;
-      for (int i = thread(); i < z.N; i += threads()) {
-        const int high = z.by_power[Base::table(m)](i);
-        const int k = high - z.by_components(high) * K;
-        const double slope = -ds[k] * exp(Base::joint(i, scale, log_u, -1));
-        G[i] = slope;
-        dlogG[i] += slope;
-      }
-      __syncthreads();
-      for (int other = 0; other < Base::M(); ++other)
-        if (other != m)
-          Base::slice_sums(G, other, [&](int k, double sum) { du[other * K + k] += sum; });
-      __syncthreads();
-    }
-  }
-
-  __device__ void fold() const {
-    for (int i = thread(); i < z.N; i += threads()) {
-      dlogG[i] += dG[i] * G[i];
-      dG[i] = 0;
-    }
-  }
+      : Base(problem, s.scalings, memory), gradients(s), g(double(*s.dvalue)) {}
 
   // A kernel that absorbed sweep t, for t and the sweep before it; du from d/d log u.
   __device__ void absorb(int64_t t) const {
@@ -220,11 +55,11 @@ struct Backward : Solver<kM> {
     bool serves = fits(sweeps - 1, absorbed);
     for (int64_t t = sweeps - 1; t >= 0; --t) {
       if (!serves) {
-        fold();
+        Base::fold();
         for (int i = thread(); i < z.n; i += threads()) du[i] *= u_of(t)[i];
         __syncthreads();
         if (!fits(t, stored(t))) {
-          slow_sweep(t);
+          Base::slow_sweep(t);
           if (t == 0) return;
           absorb(t - 1);
           if (t > 1) serves = fits(t - 1, absorbed);
@@ -232,15 +67,15 @@ struct Backward : Solver<kM> {
         }
         absorb(t);
       }
-      serves = fast_sweep(t);
+      serves = Base::fast_sweep(t);
     }
-    fold();  // no sweep at all
+    Base::fold();  // no sweep at all
   }
 
   __device__ void unroll(int64_t sweeps) const {
     load(sweeps - 2);
     __syncthreads();
-    for (int64_t t = sweeps - 1; t >= 0; --t) fast_sweep(t);
+    for (int64_t t = sweeps - 1; t >= 0; --t) Base::fast_sweep(t);
     for (int i = thread(); i < z.N; i += threads()) {
       if (G[i] > kKernelFloor) dlogG[i] += dG[i] * G[i];
     }
@@ -370,7 +205,7 @@ struct Backward : Solver<kM> {
 };
 
 template <int kM, bool kShared>
-__global__ void __launch_bounds__(kMaxThreads, 1)
+__global__ void __launch_bounds__(max_threads(kShared), 1)
     backward_kernel(const __grid_constant__ Problem z,
                     const __grid_constant__ Gradients gradients) {
   DYNAMIC_SHARED(double, shared);

@@ -15,7 +15,8 @@
 namespace decalign::inline DECALIGN_REAL::transport {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int kMaxThreads = 512;
+// Threads of a block at most. Addresses in scratch take registers.
+constexpr int max_threads(bool shared) { return shared ? 512 : 256; }
 constexpr int kLevels = 24;                  // K >= 2 allows so many modalities
 constexpr size_t kSharedBytes = 160 * 1024;  // what a block may have on sm_80, too
 constexpr int kWide = 4096;                  // a row of so many elements is worth all warps
@@ -254,7 +255,7 @@ inline Divider divider(int64_t d) {
 inline int block_threads(const SinkhornShape& s) {
   const int64_t N = check_sinkhorn_sizes(s);
   const int64_t wanted = s.modalities == 2 ? N / 2 : N / s.components;
-  return int(std::clamp<int64_t>((wanted + 31) / 32 * 32, 32, kMaxThreads));
+  return int(std::clamp<int64_t>((wanted + 31) / 32 * 32, 32, max_threads(in_shared(s))));
 }
 
 inline Problem make_problem(const SinkhornShape& s, In cost, In marginals, Scratch scratch) {
