@@ -224,8 +224,19 @@ struct MosiSteps {
     network.move_to(device);
     return network.parameters();
   }
+  void begin() {
+    steps.begin(order, {7, 0});
+    wait();
+  }
   void queue(int count) {
     for (int i = 0; i < count; ++i) steps.queue(32, 0, 1);
+  }
+
+  // After steps that were only counted.
+  static void execute() {
+    wait();
+    sim::forget_error();  // nothing has written the losses
+    sim::set_execution(true);
   }
 
   inline static const Sizes kSizes{{"text", 50, 768}, {"audio", 50, 5}, {"vision", 50, 20}};
@@ -243,14 +254,13 @@ struct MosiSteps {
 TEST_CASE("device step: a recorded step at the MOSI config is at most 150 nodes",
           "[model][device]") {
   MosiSteps mosi;
-  sim::set_execution(false);  // it is counted, not run
-  mosi.steps.begin(mosi.order, {7, 0});
+  mosi.begin();
+  sim::set_execution(false);
   mosi.queue(2);
   const sim::Counters before = sim::counters();
   mosi.queue(2);
   const sim::Counters spent = sim::counters() - before;
-  sim::forget_error();  // nothing has written the losses
-  sim::set_execution(true);
+  mosi.execute();
   WARN("nodes of a step at the MOSI config: " << mosi.steps.nodes());
   CHECK(mosi.steps.nodes() <= 150);
   // The host only launches, and copies the losses back.
@@ -263,12 +273,17 @@ TEST_CASE("device step: a recorded step at the MOSI config is at most 150 nodes"
 // For tools/kernel_report --model, with SIM_COST=FILE.
 TEST_CASE("device step: what a step at the MOSI config costs", "[.cost]") {
   MosiSteps mosi;
-  mosi.steps.begin(mosi.order, {7, 0});
-  wait();
+  mosi.begin();
+  sim::set_execution(false);
+  mosi.queue(2);  // as it is, then recorded
+  mosi.execute();
+  mosi.begin();
   sim::start_costs();
   mosi.queue(1);
   wait();
   sim::stop_costs();
   CHECK(sim::costs().size() > 40);
+  for (int i = 0; i < 2; ++i) mosi.steps.receive(true);
+  CHECK(std::isfinite(mosi.steps.receive(true)->total()));
 }
 #endif
