@@ -180,6 +180,7 @@ void attention_forward(const Cuda& be, const AttentionShape& s, In q, In k, In v
         sizes.tiles = int(ceil_div<int64_t>(most, narrow ? kNarrowQueries : kTileQueries));
         const auto queue = [&](auto kernel, int columns, int threads, size_t shared) {
           sizes.chunks = (sizes.depth + columns - 1) / columns;
+          note_flops(attention_pairs(s) * (4 * sizes.depth + kFlopsOfWeight));
           launch(be, kernel, unsigned(heads * sizes.tiles * sizes.chunks), unsigned(threads),
                  shared, sizes, q.data(), k.data(), v.data(), out.data(), lse.data());
         };

@@ -267,6 +267,7 @@ void attention_backward(const Cuda& be, const AttentionShape& s, In q, In k, In 
     sizes.rounds = device_list(be, std::span<const int>(rounds));
     for (int round = 0; round < launches; ++round) {
       sizes.round = round;
+      note_flops(attention_pairs(s) * (10 * sizes.depth + kFlopsOfWeight) / launches);
       launch(be, kernel, unsigned(heads * sizes.chunks), unsigned(threads), shared, sizes, x);
     }
   };

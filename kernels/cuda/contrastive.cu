@@ -213,14 +213,18 @@ void contrastive_forward(const Cuda& be, const ContrastiveShape& s, In features,
             carve<double>(scratch, n),
             carve<double>(scratch, n),
             carve<int32_t>(scratch, n)};
+  const double products = 2.0 * double(n * n * s.width);
   if (n * n * s.width <= kOneBlock) {
+    note_flops(2 * products);
     launch(be, phases_kernel, 1, kOneBlockThreads, 0, v, 0, 2);
     return;
   }
   const int64_t tiles = ceil_div<int64_t>(n, kTile), per_block = kThreads / 32;
   launch(be, phases_kernel, unsigned(ceil_div(n, per_block)), kThreads, 0, v, 0, 0);
+  note_flops(products);
   launch(be, phases_kernel, unsigned(tiles), kThreads, 0, v, 1, 1);
   const int64_t units = tiles * ceil_div<int64_t>(s.width, 32);
+  note_flops(products);
   launch(be, phases_kernel, unsigned(ceil_div(units, per_block)), kThreads, 0, v, 2, 2);
 }
 

@@ -149,6 +149,7 @@ void conv1d_forward(const Cuda& be, const Conv1dShape& s, const Rows& rows, In x
         return count * tiles(tile_rows, tile_columns);
       },
       [&]<class T>(T) {
+        note_flops(2.0 * double(size * s.width * s.kernel));
         launch(be, forward_kernel<T>, dim3(unsigned(tiles(T::kRows, T::kColumns)), unsigned(count)),
                kThreads, 0, f);
       });

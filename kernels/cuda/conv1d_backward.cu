@@ -154,6 +154,8 @@ void conv1d_backward(const Cuda& be, const Conv1dShape& s, const Rows& rows, In 
                       ceil_div(window, tile_columns);
   };
   choose_tile(be, dweight.empty() ? s.width : window, blocks, [&]<class T>(T) {
+    const int products = int(f.dx != nullptr) + int(!dweight.empty());
+    note_flops(2.0 * products * double(f.call.rows * s.channels * window));
     launch(be, backward_kernel<T>, unsigned(blocks(T::kRows, T::kColumns)), kThreads, 0, f);
   });
   if (dweight.empty()) return;

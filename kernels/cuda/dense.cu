@@ -135,10 +135,13 @@ void dense(const Cuda& be, const DenseShape& s, std::span<const Dense> list) {
     for (size_t begin = 0; begin < list.size(); begin += kDense) {
       Tasks tasks;
       int next = 0;
+      int64_t rows = 0;
       for (const Dense& d : list.subspan(begin, std::min<size_t>(kDense, list.size() - begin))) {
         tasks.item[tasks.count++] = {d, next};
+        rows += d.rows;
         next += int(ceil_div<int64_t>(d.rows, T::kRows) * ceil_div<int64_t>(s.n, T::kColumns));
       }
+      note_flops(2.0 * double(rows * s.k * s.n));
       launch(be, dense_kernel<T>, unsigned(next), kThreads, 0, tasks, call);
     }
   });

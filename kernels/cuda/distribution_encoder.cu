@@ -269,7 +269,9 @@ void distribution_encoder_forward(const Cuda& be, const DistributionEncoderShape
                                   Out rest, std::span<double> hidden) {
   check_distribution_encoder_forward(s, groups, x, z, rest, hidden);
   const size_t shared = size_t(kRows * (s.width + (s.hidden | 1))) * sizeof(double);
+  const double products = double(s.batch * s.hidden * (s.width + s.outputs));
   for_launches(groups, [&](const Groups& list, int first) {
+    note_flops(kDouble * 2 * list.count * products);
     launch(be, forward_kernel,
            dim3(unsigned(ceil_div<int64_t>(s.batch, kRows)), unsigned(list.count)), kThreads,
            shared, list, sizes(s), first, DeviceDropout(s.dropout), x.data(), z.data(),
@@ -289,7 +291,10 @@ void distribution_encoder_backward(const Cuda& be, const DistributionEncoderShap
   const auto units = [](int64_t n) { return int(ceil_div<int64_t>(n, kUnits)); };
   const Blocks blocks{dx.empty() ? 0 : int(ceil_div<int64_t>(s.batch, kRows)), units(s.hidden),
                       units(s.outputs)};
+  // Gradients of both layers' inputs and weights; the hidden layer's is taken twice.
+  const double products = double(s.batch * s.hidden * (2 * s.width + 3 * s.outputs));
   for_launches(groups, [&](const Groups& list, int first) {
+    note_flops(kDouble * 2 * list.count * products);
     launch(be, backward_kernel,
            dim3(unsigned(blocks.x + blocks.first + blocks.second), unsigned(list.count)), kThreads,
            shared, list, sizes(s), blocks, first, double(s.dropout.scale()), x.data(),

@@ -283,6 +283,8 @@ void gmm_forward(const Cuda& be, const GmmShape& shape, In x, Out weights, Out m
   const auto kernel = place(work) == Place::all          ? fit_kernel<Place::all>
                       : place(work) == Place::parameters ? fit_kernel<Place::parameters>
                                                          : fit_kernel<Place::state>;
+  // A term of an M-step takes seven, one of an E-step four.
+  note_flops(kDouble * 11 * double(shape.options.iterations + 1) * gmm_terms(shape));
   launch(be, kernel, unsigned(shape.modalities), kThreads, shared_bytes(work), s,
          Start{shape.options.init, shape.options.seed, shape.options.random}, x.data(),
          Outputs{weights.data(), means.data(), variances.data(), posteriors.data(),

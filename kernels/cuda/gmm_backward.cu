@@ -290,6 +290,8 @@ void gmm_backward(const Cuda& be, const GmmShape& shape, In x, std::span<const i
   const auto kernel = place(work) == Place::all          ? backward_kernel<Place::all>
                       : place(work) == Place::parameters ? backward_kernel<Place::parameters>
                                                          : backward_kernel<Place::state>;
+  // By rows 5 and 9, by columns 7 for a term.
+  note_flops(kDouble * 21 * double(shape.options.iterations + 1) * gmm_terms(shape));
   launch(be, kernel, unsigned(shape.modalities), kThreads, shared_bytes(work), s, x.data(),
          choice.data(),
          Given{pointer(dweights), pointer(dmeans), pointer(dvariances), pointer(dposteriors),

@@ -133,6 +133,10 @@ inline Sizes sizes(const GmmShape& shape) {
   return s;
 }
 
+inline double gmm_terms(const GmmShape& s) {
+  return double(s.modalities * s.batch * s.options.components * s.width);
+}
+
 // f(first) for the rows of a warp, kRows at a time; the last may be short of one.
 template <class F>
 __device__ void for_rows(const Sizes& s, F&& f) {

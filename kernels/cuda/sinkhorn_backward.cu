@@ -237,6 +237,8 @@ void sinkhorn_backward(const Cuda& be, const SinkhornShape& s, In cost, In margi
   const auto kernel = z.M == 3 ? shared ? backward_kernel<3, true> : backward_kernel<3, false>
                       : shared ? backward_kernel<0, true>
                                : backward_kernel<0, false>;
+  // At most: the adjoints of two contractions, with the elements of dG.
+  note_flops(kDouble * 12 * double(z.N + chain_size(s)) * double(o.max_sweeps));
   launch(be, kernel, 1, unsigned(block_threads(s)), shared ? memory_bytes(s) : 0, z, gradients);
 }
 

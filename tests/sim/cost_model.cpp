@@ -311,6 +311,7 @@ void cost_launch_start(const Launch& launch) {
   running = &entry_of({launch.function, "", uint64_t(g.x) * g.y * g.z, uint64_t(b.x) * b.y * b.z,
                        launch.shared_bytes});
   ++running->cost.launches;
+  if (launch.flops >= 0) running->cost.flops = std::max(running->cost.flops, 0.0) + launch.flops;
   ++launch_number;
   most_barriers = 0;
   logs.resize(size_t(b.x) * b.y * b.z);

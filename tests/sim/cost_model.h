@@ -29,7 +29,8 @@ struct CostLine {
 /// as many as its distinct bytes fill. In shared memory it makes a pass for every 32 lanes (16 with
 /// 8 bytes each, 8 with 16), and as many more as a bank has further words to give. Caches are not
 /// modelled: `distinct` bytes are those of every sector that a launch touches, counted once.
-/// Arithmetic is not counted: nothing instruments it. Only cuBLAS's flops are known.
+/// Arithmetic is not counted: nothing instruments it. Flops are cuBLAS's and those that kernels
+/// are launched with (note_flops).
 struct KernelCost {
   std::string kernel, file;
   uint64_t blocks = 0, threads = 0, shared_bytes = 0;
