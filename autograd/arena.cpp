@@ -2,16 +2,17 @@
 
 #include <algorithm>
 
-#include "autograd/huge_pages.h"
-
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 constexpr size_t kAlignment = 64, kFirstBlock = size_t(1) << 20;
 }  // namespace
 
-void Arena::Free::operator()(std::byte* p) const { free_huge(p, size); }
+void Arena::Free::operator()(std::byte* p) const { device.release(p, size); }
 
-Arena::Block Arena::make_block(size_t size) { return {{allocate_huge(size), Free{size}}, size, 0}; }
+Arena::Block Arena::make_block(size_t size) {
+  ++generation_;
+  return {{device_.allocate(size), Free{device_, size}}, size, 0};
+}
 
 std::span<std::byte> Arena::bytes(size_t n) {
   const size_t rounded = (n + kAlignment - 1) / kAlignment * kAlignment;
@@ -21,6 +22,12 @@ std::span<std::byte> Arena::bytes(size_t n) {
   std::byte* start = block.memory.get() + block.used;
   block.used += rounded;
   return {start, n};
+}
+
+std::span<std::byte> Arena::rest() const {
+  if (blocks_.empty()) return {};
+  const Block& block = blocks_.back();
+  return {block.memory.get() + block.used, block.size - block.used};
 }
 
 void Arena::reset() {

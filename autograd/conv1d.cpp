@@ -16,7 +16,7 @@ Conv1dShape projection(const Rows& rows, int64_t m, const Conv1dPart& p, int64_t
 
 // The skipped projection of modality m: its sequences' first steps, as copies within its own rows.
 std::span<RowCopy> plain_copies(Tape& tape, const Rows& rows, int64_t m, int64_t steps) {
-  const auto copies = tape.take<RowCopy>(rows.batch);
+  const auto copies = tape.list<RowCopy>(rows.batch);
   for (int64_t b = 0; b < rows.batch; ++b) {
     const int64_t s = m * rows.batch + b;
     expect(rows.length(s) <= steps, "conv1d: a sequence is too long");

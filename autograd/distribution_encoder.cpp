@@ -16,7 +16,7 @@ Distributions distribution_encoder(Tape& tape, const Tensor& x,
   s.batch = x.shape[1], s.width = x.shape[2], s.dropout = dropout;
   if (!parts.empty()) s.hidden = parts[0].bias1.size(), s.outputs = parts[0].bias2.size();
   bool wants_grad = x.requires_grad();
-  const auto groups = tape.take<DistributionEncoderGroup>(std::ssize(parts));
+  const auto groups = tape.list<DistributionEncoderGroup>(std::ssize(parts));
   for (size_t m = 0; m < parts.size(); ++m) {
     const DistributionEncoderPart& p = parts[m];
     std::construct_at(

@@ -6,7 +6,7 @@
 namespace decalign::inline DECALIGN_REAL {
 
 struct EmbeddingPart {
-  std::span<const int32_t> ids;  ///< [rows], rows of `table`; copied
+  std::span<const int32_t> ids;  ///< [rows], rows of `table`; the host's, copied
   Tensor table;                  ///< [entries, width]
   int32_t padding = -1;          ///< rows with this id pass no gradient; -1: none
 };

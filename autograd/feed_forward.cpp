@@ -12,7 +12,7 @@ Tensor feed_forward(Tape& tape, const Tensor& x, std::span<const FeedForwardPart
   s.rows = x.shape[0], s.width = x.shape[1], s.dropout = dropout;
   if (!parts.empty() && !parts[0].weight1.shape.empty()) s.hidden = parts[0].weight1.shape[0];
   bool wants_grad = x.requires_grad();
-  const auto groups = tape.take<FeedForwardGroup>(std::ssize(parts));
+  const auto groups = tape.list<FeedForwardGroup>(std::ssize(parts));
   for (size_t g = 0; g < parts.size(); ++g) {
     const FeedForwardPart& p = parts[g];
     expect(p.weight1.shape == Shape{s.hidden, s.width},

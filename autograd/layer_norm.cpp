@@ -13,7 +13,7 @@ Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& z,
   s.eps = eps;
   std::vector<LayerNormPart> parts(caller_parts.begin(), caller_parts.end());
   bool wants_grad = any_grad(x, z);
-  const auto groups = tape.take<LayerNormGroup>(std::ssize(parts));
+  const auto groups = tape.list<LayerNormGroup>(std::ssize(parts));
   for (size_t g = 0; g < parts.size(); ++g) {
     std::construct_at(
         &groups[g],

@@ -38,7 +38,7 @@ Tensor matmul(Tape& tape, const Tensor& x, std::span<const MatmulPart> parts, in
     expect(!p.bias || p.weight_row + n <= p.bias.size(), "matmul: bias is too short");
     wants_grad = wants_grad || p.weight.requires_grad() || p.bias.requires_grad();
   }
-  const auto groups = tape.take<MatmulGroup>(std::ssize(parts));
+  const auto groups = tape.list<MatmulGroup>(std::ssize(parts));
   for (size_t g = 0; g < groups.size(); ++g)
     std::construct_at(&groups[g], group(parts[g], s.n, s.k, nullptr));
   Tensor y = tape.make({y_rows, y_cols}, wants_grad);

@@ -5,10 +5,9 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
-Tensor pooling(Tape& tape, const Rows& caller_rows, const Tensor& x, In caller_mask) {
+Tensor pooling(Tape& tape, const Rows& caller_rows, const Tensor& x, In mask) {
   expect(x.shape.size() == 2, "pooling: x must be [R, d]");
   const Rows rows = keep_rows(tape, caller_rows);
-  const In mask = tape.keep<real>(caller_mask);
   const int64_t width = x.shape[1];
   Tensor y = tape.make({rows.modalities, rows.batch, width}, x.requires_grad());
   tape.run([&](const auto& be) { pooling_forward(be, rows, width, x.value, mask, y.value); });

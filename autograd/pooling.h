@@ -6,7 +6,8 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
-/// x [R, d] -> [M, B, d]; mask [R] of 0 and 1 or empty. Offsets and mask are copied.
+/// x [R, d] -> [M, B, d]; mask [R] of 0 and 1, in the device's memory, or empty; it must
+/// live as long as the step. Offsets are copied.
 Tensor pooling(Tape&, const Rows&, const Tensor& x, In mask);
 
 /// x [from.total(), d] -> [to.total(), d].

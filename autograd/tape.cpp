@@ -32,14 +32,19 @@ Tensor Tape::leaf(Shape shape, Out value, InOut grad) {
 Tensor Tape::constant(Shape shape, In value) {
   Tensor t = make(std::move(shape), false);
   expect(value.size() == t.value.size(), "Tape::constant: shape and value disagree");
-  std::copy(value.begin(), value.end(), t.value.begin());
+  device_.upload(value.data(), t.value.data(), value.size_bytes());
   return t;
 }
 
 InOut Tape::grad_sink(const Tensor& t) {
   if (!t.requires_grad()) return {};
   Node& node = nodes_[size_t(t.node)];
-  if (node.grad.empty() && node.size > 0) {
+  if (node.grad.empty() && node.size > 0 && !device_.on_host()) {
+    node.grad = grads_.take<real>(node.size);
+    const bool zero = node.grad.data() >= zeros_.data() &&
+                      node.grad.data() + node.size <= zeros_.data() + zeros_.size();
+    if (!zero) device_.run([&](const auto& be) { fill(be, 0, node.grad); });
+  } else if (node.grad.empty() && node.size > 0) {
     // The smallest released gradient that fits without wasting more than half of it.
     const auto found = free_grads_.lower_bound(node.size);
     if (found != free_grads_.end() && found->first <= 2 * node.size) {
@@ -53,9 +58,19 @@ InOut Tape::grad_sink(const Tensor& t) {
   return node.grad;
 }
 
+// On a GPU one fill of all gradients' memory, not one for each: launches are dear there and memory
+// is not, so none is used twice in a step.
+void Tape::zero_gradients() {
+  if (device_.on_host()) return;
+  const auto rest = grads_.rest();
+  zeros_ = {reinterpret_cast<real*>(rest.data()), rest.size() / sizeof(real)};
+  device_.run([&](const auto& be) { fill(be, 0, zeros_); });
+}
+
 void Tape::backward(const Tensor& loss, real scale) {
   expect(loss.size() == 1 && loss.requires_grad(),
          "Tape::backward: the loss must have one element and require a gradient");
+  zero_gradients();
   const InOut seed = grad_sink(loss);
   device_.run([&](const auto& be) { fill(be, scale, seed); });
   run_back();
@@ -64,6 +79,7 @@ void Tape::backward(const Tensor& loss, real scale) {
 void Tape::backward(const Tensor& result, In gradient) {
   expect(result.requires_grad() && gradient.size() == result.value.size(),
          "Tape::backward: the gradient must have the result's size");
+  zero_gradients();
   const InOut seed = grad_sink(result);
   const auto one = take<real>(1);
   device_.run([&](const auto& be) {
@@ -97,9 +113,11 @@ void Tape::reset() {
   steps_.clear();
   nodes_.clear();
   free_grads_.clear();
+  zeros_ = {};
   scratch_ = {};
   grads_.reset();
   values_.reset();
+  lists_.reset();
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -19,17 +19,18 @@ class Tape {
  public:
   /// With `recording` false (evaluation) no tensor wants a gradient and nothing is remembered.
   explicit Tape(Device device = {}, bool recording = true)
-      : device_(device), recording_(recording) {}
+      : device_(device), recording_(recording), values_(device), grads_(device) {}
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
+  const Device& device() const { return device_; }
   bool recording() const { return recording_; }
   void set_recording(bool recording) { recording_ = recording; }
 
   // ---- for ops ---------------------------------------------------------------------------------
   /// A result, uninitialised, in this step's memory.
   Tensor make(Shape shape, bool requires_grad);
-  /// Uninitialised memory until reset(): saved statistics, work space, index lists.
+  /// Uninitialised memory of the device until reset(): saved statistics, work space.
   template <class T>
   std::span<T> take(int64_t n) {
     return values_.take<T>(n);
@@ -40,10 +41,23 @@ class Tape {
     if (bytes > scratch_.size()) scratch_ = values_.bytes(bytes);
     return scratch_.first(bytes);
   }
+  /// Uninitialised memory of the host until reset(): lists of groups, rows, ranges.
+  template <class T>
+  std::span<T> list(int64_t n) {
+    return lists_.take<T>(n);
+  }
+  /// A copy of host values in the host's memory until reset().
   template <class T>
   std::span<T> keep(std::span<const T> source) {
-    const auto copy = take<T>(std::ssize(source));
+    const auto copy = list<T>(std::ssize(source));
     std::copy(source.begin(), source.end(), copy.begin());
+    return copy;
+  }
+  /// A copy of host values in the device's memory until reset().
+  template <class T>
+  std::span<T> upload(std::span<const T> source) {
+    const auto copy = take<T>(std::ssize(source));
+    device_.upload(source.data(), copy.data(), source.size_bytes());
     return copy;
   }
   /// Runs f(backend) now.
@@ -86,9 +100,14 @@ class Tape {
   /// autograd/recomputed.h.
   Tape& inner();
 
+  /// Changes when a step's memory moves: while it stays, equal steps use equal addresses.
+  uint64_t generation() const {
+    return values_.generation() + grads_.generation() + (inner_ ? inner_->generation() : 0);
+  }
   /// Bytes of memory held.
   size_t capacity() const {
-    return values_.capacity() + grads_.capacity() + (inner_ ? inner_->capacity() : 0);
+    return values_.capacity() + grads_.capacity() + lists_.capacity() +
+           (inner_ ? inner_->capacity() : 0);
   }
 
  private:
@@ -101,15 +120,18 @@ class Tape {
     InOut grad;
     bool external = false;
   };
+  void zero_gradients();
   void run_back();
 
   Device device_;
   bool recording_;
   std::unique_ptr<Tape> inner_;
   Arena values_, grads_;
+  Arena lists_;  // the host's
   Scratch scratch_;
   std::multimap<int64_t, real*>
       free_grads_;  // released gradients by size: the next op's are hot in cache
+  InOut zeros_;     // memory of gradients to come that is zero
   std::vector<Node> nodes_;
   std::vector<Step> steps_;
 };

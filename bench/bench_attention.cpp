@@ -70,15 +70,4 @@ void attention(benchmark::State& state, const Case& c, bool backward) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  for (bool backward : {false, true})
-    for (const Case& c : kCases)
-      benchmark::RegisterBenchmark(
-          (std::string(backward ? "backward " : "forward ") + c.name).c_str(),
-          [&c, backward](benchmark::State& s) { attention(s, c, backward); })
-          ->Arg(1)
-          ->Arg(2)
-          ->UseManualTime();
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-}
+int main(int argc, char** argv) { run_both_ways(argc, argv, kCases, attention); }

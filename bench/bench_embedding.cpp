@@ -45,7 +45,7 @@ void embedding(benchmark::State& state, const Case& c, bool backward) {
   for (auto _ : state)
     best.time(state, [&] {
       if (backward)
-        embedding_backward(be, s, tables, y);
+        embedding_backward(be, s, tables, y, {});
       else
         embedding_forward(be, s, tables, y);
     });
@@ -56,15 +56,4 @@ void embedding(benchmark::State& state, const Case& c, bool backward) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  for (bool backward : {false, true})
-    for (const Case& c : kCases)
-      benchmark::RegisterBenchmark(
-          (std::string(backward ? "backward " : "forward ") + c.name).c_str(),
-          [&c, backward](benchmark::State& s) { embedding(s, c, backward); })
-          ->Arg(1)
-          ->Arg(2)
-          ->UseManualTime();
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-}
+int main(int argc, char** argv) { run_both_ways(argc, argv, kCases, embedding); }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <ctime>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "kernels/cpu/parallel.h"
@@ -101,5 +102,20 @@ class Best {
  private:
   double seconds_ = 1e9, busy_ = 1e9;
 };
+
+/// f(state, case, backward), forward and backward of every case on one and two threads.
+template <class Case, size_t N, class F>
+void run_both_ways(int argc, char** argv, const Case (&cases)[N], F f) {
+  for (const bool backward : {false, true})
+    for (const Case& c : cases)
+      benchmark::RegisterBenchmark(
+          (std::string(backward ? "backward " : "forward ") + c.name).c_str(),
+          [&c, backward, f](benchmark::State& s) { f(s, c, backward); })
+          ->Arg(1)
+          ->Arg(2)
+          ->UseManualTime();
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}
 
 }  // namespace decalign::inline DECALIGN_REAL::bench

@@ -40,9 +40,11 @@ std::vector<std::string> wanted_modalities(const SplitFields& fields, const Load
     for (const auto& [name, file] : options.feature_files) {
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     }
-    // Token ids alone that were not asked for: say so instead of training without text.
+    // Token ids that were not asked for, or raw text that cannot be read: say so instead of
+    // training without text.
     const bool text = std::find(names.begin(), names.end(), "text") != names.end();
-    if (!text && fields.find("text_bert") != nullptr) names.emplace_back("text");
+    const bool raw = !options.no_tokens.empty() && fields.find("raw_text") != nullptr;
+    if (!text && (raw || fields.find("text_bert") != nullptr)) names.emplace_back("text");
   }
   if (names.size() > kMaxModalities) {
     throw input_error(fields.place() + "has more than " + std::to_string(kMaxModalities) +

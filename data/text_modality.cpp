@@ -83,14 +83,18 @@ void read_tokenized(const SplitFields& fields, const LoadOptions& options, Seque
 }
 
 [[noreturn]] void refuse(const SplitFields& fields, const LoadOptions& options) {
+  const std::string why = options.no_tokens.empty() ? "" : ": " + options.no_tokens;
   if (fields.find("text_bert") != nullptr) {
     throw input_error(fields.place() +
-                      "has only text_bert (token ids); float 'text' [N, T, d] is needed" +
-                      (options.no_tokens.empty() ? "" : ": " + options.no_tokens));
+                      "has only text_bert (token ids); float 'text' [N, T, d] is needed" + why);
   }
-  if (options.token_ids && fields.find("raw_text") != nullptr) {
+  const bool raw = fields.find("raw_text") != nullptr;
+  if (options.token_ids && raw) {
     throw input_error(fields.place() +
                       "has only raw_text; a vocabulary, 'text_bert' or float 'text' is needed");
+  }
+  if (!why.empty() && raw) {
+    throw input_error(fields.place() + "has only raw_text; float 'text' [N, T, d] is needed" + why);
   }
   throw input_error(fields.place() + "has no array 'text'");
 }

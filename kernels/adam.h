@@ -41,10 +41,36 @@ void adam_advance(const Cuda&, AdamState* state);
 /// own has a state of its own and the same squared norm.
 ///
 ///   gradient, parameter, m, v of one length; state in backend memory
-/// Throws std::invalid_argument for a null state, lengths that differ or options out of range.
+/// Throws std::invalid_argument for a null state, lengths that differ or options out of range; Cpu
+/// for a step below 1, too.
 void adam(const Cpu&, const AdamOptions&, const AdamState* state, In gradient, InOut parameter,
           InOut m, InOut v);
 void adam(const Cuda&, const AdamOptions&, const AdamState* state, In gradient, InOut parameter,
           InOut m, InOut v);
+
+/// Parameters that share options, with a state of their own in backend memory.
+struct AdamGroup {
+  AdamOptions options;
+  AdamState* state = nullptr;
+};
+
+/// A run of parameters, and the group whose options are theirs.
+struct AdamRange {
+  int64_t begin = 0, size = 0, group = 0;
+};
+
+/// A whole step, two launches on a GPU: global_norm of all of `gradient` into every group's state,
+/// adam_advance of every state, then adam on every range.
+///
+///   groups, ranges: host memory; ranges ascend and do not overlap;  gradient, parameter, m, v of
+///   one length: what lies in no range counts in the norm and is left as it is
+/// Throws std::invalid_argument as adam does, and for ranges out of order or beyond the end.
+void clipped_adam(const Cpu&, std::span<const AdamGroup> groups, std::span<const AdamRange> ranges,
+                  In gradient, InOut parameter, InOut m, InOut v, Scratch);
+void clipped_adam(const Cuda&, std::span<const AdamGroup> groups, std::span<const AdamRange> ranges,
+                  In gradient, InOut parameter, InOut m, InOut v, Scratch);
+/// `n` parameters in all, `groups` groups.
+size_t clipped_adam_scratch_bytes(const Cpu&, int64_t n, int64_t groups);
+size_t clipped_adam_scratch_bytes(const Cuda&, int64_t n, int64_t groups);
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -44,7 +44,7 @@ void attention_forward(const Cpu&, const AttentionShape&, In q, In k, In v, Out 
 void attention_forward(const Cuda&, const AttentionShape&, In q, In k, In v, Out out, Out lse);
 
 /// dq, dk, dv accumulate; dk and dv have the layout of k and v. Several sequences may share key
-/// rows.
+/// rows; Cuda then takes as many launches as a row has readers at most.
 void attention_backward(const Cpu&, const AttentionShape&, In q, In k, In v, In out, In lse,
                         In dout, InOut dq, InOut dk, InOut dv);
 void attention_backward(const Cuda&, const AttentionShape&, In q, In k, In v, In out, In lse,

@@ -25,10 +25,17 @@ struct EmbeddingShape {
 void embedding_forward(const Cpu&, const EmbeddingShape&, std::span<const EmbeddingTable>, Out y);
 void embedding_forward(const Cuda&, const EmbeddingShape&, std::span<const EmbeddingTable>, Out y);
 
-/// dtable_t[ids_t[r]] += dy[r] but for ids of `padding`, r ascending; table rows that no id names
-/// are neither read nor written. Tables may share a gradient, but two gradients must not overlap
+/// dtable_t[ids_t[r]] += dy[r] but for ids of `padding`; table rows that no id names are neither
+/// read nor written. Cpu adds r ascending; Cuda adds the rows of an id in a fixed order, and where
+/// they are many, their sum. Tables may share a gradient, but two gradients must not overlap
 /// partly. An id out of range: Cpu throws std::invalid_argument, Cuda skips it.
-void embedding_backward(const Cpu&, const EmbeddingShape&, std::span<const EmbeddingTable>, In dy);
-void embedding_backward(const Cuda&, const EmbeddingShape&, std::span<const EmbeddingTable>, In dy);
+void embedding_backward(const Cpu&, const EmbeddingShape&, std::span<const EmbeddingTable>, In dy,
+                        Scratch);
+void embedding_backward(const Cuda&, const EmbeddingShape&, std::span<const EmbeddingTable>, In dy,
+                        Scratch);
+
+/// Work space of the backward pass of so many tables, in bytes.
+size_t embedding_scratch_bytes(const Cpu&, const EmbeddingShape&, int64_t tables);
+size_t embedding_scratch_bytes(const Cuda&, const EmbeddingShape&, int64_t tables);
 
 }  // namespace decalign::inline DECALIGN_REAL

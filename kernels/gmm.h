@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/backend.h"
+#include "kernels/dropout_mask.h"
 
 namespace decalign::inline DECALIGN_REAL {
 
@@ -16,6 +17,8 @@ struct GmmOptions {
   double variance_floor = 1e-4;  ///< > 0
   GmmInit init = GmmInit::linspace;
   uint64_t seed = 0;  ///< kmeanspp only
+  /// kmeanspp only, backend memory: its seed and step are added to `seed`; null: nothing is.
+  const RandomState* random = nullptr;
 };
 
 struct GmmShape {

@@ -48,6 +48,9 @@ struct SinkhornShape {
 ///   value [1];  report [3]: transported mass, L1 marginal error (sum over m of |marginal of T -
 ///   marginals|_1), sweeps done
 ///
+/// Cuda: one block solves the problem, in shared memory up to K^M of about 6000, beyond in scratch
+/// (some tens of thousands of elements are still fine, millions are slow).
+///
 /// max_sweeps = 0: u = 1. Throws std::invalid_argument for sizes out of range, epsilon not finite,
 /// or a span that does not fit.
 void sinkhorn_forward(const Cpu&, const SinkhornShape&, In cost, In marginals,

@@ -72,6 +72,7 @@ void load_bert(Parameters& parameters, const Safetensors& file) {
   for (const Parameter& p : parameters.list())
     if (p.name.starts_with(kEncoderPrefix))
       load_weight(parameters, p, file, stored_name(file, p.name));
+  parameters.push();
 }
 
 std::vector<std::string> unused_bert_weights(const BertConfig& config, const Safetensors& file) {

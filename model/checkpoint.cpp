@@ -17,6 +17,7 @@ std::string shape_text(const Shape& shape) {
 
 std::vector<TensorOut> weight_tensors(Parameters& parameters) {
   std::vector<TensorOut> tensors;
+  parameters.fetch();
   for (const Parameter& p : parameters.list())
     tensors.push_back(tensor_out<real>(p.name, p.shape, parameters.values(p)));
   return tensors;
@@ -54,6 +55,7 @@ void load_weights(Parameters& parameters, const Safetensors& file, bool with_enc
     if (with_encoder || !p.name.starts_with(kEncoderPrefix))
       load_weight(parameters, p, file, p.name);
   }
+  parameters.push();
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -47,8 +47,9 @@ void encode_split(Sequences& text, Parameters& parameters, const BertConfig& con
     BertOptions frozen;
     frozen.trained = false;
     const Tensor hidden = bert(tape, parameters, config, tokens, frozen);
+    const std::vector<real> states = tape.device().read(hidden.value);
     for (int64_t b = 0; b < count; ++b) {
-      store(tokens, hidden.value, b, kind, width, values.data() + (first + b) * steps * width);
+      store(tokens, states, b, kind, width, values.data() + (first + b) * steps * width);
       lengths.push_back(int32_t(kind == TextFeatures::pooled ? 1 : tokens.rows.length(b)));
     }
   }
@@ -62,6 +63,10 @@ void encode_split(Sequences& text, Parameters& parameters, const BertConfig& con
 
 }  // namespace
 
+TextFeatures frozen_features(const Config& config) {
+  return config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps;
+}
+
 void encode_text(Dataset& dataset, const Pretrained& pretrained, TextFeatures kind,
                  const Device& device) {
   const Safetensors file(pretrained.weights());
@@ -69,6 +74,7 @@ void encode_text(Dataset& dataset, const Pretrained& pretrained, TextFeatures ki
   Parameters parameters;
   add_bert_parameters(parameters, pretrained.config, false);
   load_bert(parameters, file);
+  parameters.move_to(device);
   Tape tape(device, false);
   for (auto& [name, split] : dataset.splits)
     for (Sequences& s : split.modalities)

@@ -3,6 +3,7 @@
 
 #include "autograd/device.h"
 #include "data/dataset.h"
+#include "model/config.h"
 #include "model/pretrained.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -13,6 +14,10 @@ enum class TextFeatures {
            ///< how many
   pooled   ///< [N, 1, hidden], the mean over attended tokens; the tokens are dropped
 };
+
+/// What the network reads of a frozen encoder's text: all steps, or with `mask_source` lengths the
+/// attended ones.
+TextFeatures frozen_features(const Config&);
 
 /// Gives the text of every split that has tokens the last hidden states of the encoder, computed
 /// without dropout; the tokens stay, as what says which steps are padding.

@@ -2,38 +2,39 @@
 
 #include <algorithm>
 
+#include "kernels/mask.h"
 #include "model/tokens.h"
 
 namespace decalign::inline DECALIGN_REAL {
 
 Rows make_rows(Tape& tape, int64_t modalities, int64_t batch, const std::vector<int64_t>& lengths) {
-  const auto first = tape.take<int64_t>(modalities * batch + 1);
+  const auto first = tape.list<int64_t>(modalities * batch + 1);
   first[0] = 0;
   for (size_t s = 0; s < lengths.size(); ++s) first[s + 1] = first[s] + lengths[s];
   return {modalities, batch, first};
 }
 
 std::span<real> zero_step_mask(Tape& tape, const Rows& rows,
-                               std::span<const BatchModality* const> inputs,
+                               std::span<const BatchModality* const> inputs, std::span<const In> x,
                                const std::vector<bool>& masked) {
   const auto mask = tape.take<real>(rows.total());
-  std::fill(mask.begin(), mask.end(), real(1));
+  std::vector<StepSource> sources(size_t(rows.modalities));
+  for (size_t m = 0; m < sources.size(); ++m) {
+    const BatchModality& input = *inputs[m];
+    if (masked[m] && input.tokens.empty()) sources[m] = {x[m], input.steps, input.width};
+  }
+  tape.run([&](const auto& be) { zero_rows_mask(be, rows, sources, mask); });
   for (int64_t m = 0; m < rows.modalities; ++m) {
-    if (!masked[size_t(m)]) continue;
     const BatchModality& input = *inputs[size_t(m)];
-    const std::vector<uint8_t> attended =
-        input.tokens.empty() ? std::vector<uint8_t>{} : attended_tokens(input, rows.batch);
+    if (!masked[size_t(m)] || input.tokens.empty()) continue;
+    const std::vector<uint8_t> attended = attended_tokens(input, rows.batch);
+    std::vector<real> own;
     for (int64_t b = 0; b < rows.batch; ++b) {
-      const int64_t s = m * rows.batch + b;
-      for (int64_t t = 0; t < rows.length(s); ++t) {
-        const int64_t step = b * input.steps + t;
-        const real* x = input.x.data() + step * input.width;
-        const bool padding = attended.empty()
-                                 ? std::all_of(x, x + input.width, [](real v) { return v == 0; })
-                                 : !attended[size_t(step)];
-        if (padding) mask[size_t(rows.begin(s) + t)] = 0;
-      }
+      const auto first = attended.begin() + b * input.steps;
+      own.insert(own.end(), first, first + rows.length(m * rows.batch + b));
     }
+    tape.device().upload(own.data(), mask.data() + rows.modality_begin(m),
+                         own.size() * sizeof(real));
   }
   return mask;
 }

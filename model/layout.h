@@ -14,9 +14,9 @@ namespace decalign::inline DECALIGN_REAL {
 Rows make_rows(Tape& tape, int64_t modalities, int64_t batch, const std::vector<int64_t>& lengths);
 
 /// 1 where a row's step of x has any non-zero entry, or its token is attended, 0 elsewhere; 1
-/// throughout for modalities with `masked` false.
+/// throughout for modalities with `masked` false. x: the inputs' features on the device.
 std::span<real> zero_step_mask(Tape& tape, const Rows& rows,
-                               std::span<const BatchModality* const> inputs,
+                               std::span<const BatchModality* const> inputs, std::span<const In> x,
                                const std::vector<bool>& masked);
 
 /// The keys of every sequence. Cross attention: modality m sees the rows of all others, copied into

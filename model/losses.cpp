@@ -54,7 +54,7 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   gmm_options.iterations = c.gmm_em_iters;
   gmm_options.variance_floor = c.gmm_var_floor;
   gmm_options.init = c.gmm_init == "kmeans++" ? GmmInit::kmeanspp : GmmInit::linspace;
-  gmm_options.seed = step.random ? step.random->seed + step.random->step : 0;
+  gmm_options.random = step.random;
   const Mixture mixture = gmm(tape, pooled_unique, gmm_options);
 
   SinkhornOptions ot;
@@ -84,16 +84,20 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
 
 void Network::losses(Step& step, const Batch& batch, Result& result) {
   Tape& tape = step.tape;
-  expect(std::ssize(batch.labels) == batch.count, "Network::forward: one label per sample");
+  const In labels = on_device(tape, batch.device_labels, In(batch.labels));
+  expect(std::ssize(labels) == batch.count, "Network::forward: one label per sample");
   TaskLossOptions task;
   task.kind = task_kind(config_);
   task.smooth_l1_beta = config_.smooth_l1_beta;
   task.binary_task_weight = config_.classification() ? 0 : config_.binary_task_weight;
-  result.task = task_loss(tape, result.logits, batch.labels, class_weights_, task);
+  result.task = task_loss(tape, result.logits, labels, device_class_weights_.span(), task);
 
-  std::vector<int32_t> classes;
-  for (real y : batch.labels)
-    classes.push_back(config_.classification() ? int32_t(y) : sentiment_class(double(y)));
+  std::vector<int32_t> host_classes;
+  if (batch.device_classes.empty())
+    for (real y : batch.labels)
+      host_classes.push_back(config_.classification() ? int32_t(y) : sentiment_class(double(y)));
+  const auto classes =
+      on_device(tape, batch.device_classes, std::span<const int32_t>(host_classes));
   result.ct = contrastive(tape, result.final_rep, classes, config_.ct_temperature);
   result.total = weighted_sum(
       tape, std::vector<Tensor>{result.task, result.dec, result.hete, result.homo, result.ct},

@@ -10,6 +10,7 @@
 #include "autograd/mask.h"
 #include "autograd/pooling.h"
 #include "data/dataset.h"
+#include "kernels/fill.h"
 #include "model/bert.h"
 #include "model/layout.h"
 #include "model/step.h"
@@ -43,6 +44,16 @@ Network::Network(const Config& config, std::vector<ModalitySize> sizes, const st
                         " steps of " + s.name);
   }
   add_parameters();
+}
+
+void Network::set_class_weights(std::vector<real> weights) {
+  class_weights_ = std::move(weights);
+  device_class_weights_ = Buffer<real>(parameters_.device(), In(class_weights_));
+}
+
+void Network::move_to(const Device& device) {
+  parameters_.move_to(device);
+  set_class_weights(std::move(class_weights_));
 }
 
 void Network::add_parameters() {
@@ -116,7 +127,7 @@ Tensor Network::encode(Step& step, const BatchModality& text, int64_t batch, boo
   const int64_t rows = batch * text.steps;
   if (packed) {  // to the rows that a convolution expects
     std::vector<RowCopy> copies;
-    const auto mask = tape.take<real>(rows);
+    std::vector<real> mask(static_cast<size_t>(rows));
     for (int64_t b = 0; b < batch; ++b) {
       const int64_t length = tokens.rows.length(b), first = b * text.steps;
       lengths.push_back(length);
@@ -127,9 +138,9 @@ Tensor Network::encode(Step& step, const BatchModality& text, int64_t batch, boo
     }
     if (tokens.rows.total() == 0) {
       x = tape.make({rows, encoder_->hidden_size}, false);
-      std::fill(x.value.begin(), x.value.end(), real(0));
+      tape.run([&](const auto& be) { fill(be, 0, x.value); });
     } else {
-      x = mask_rows(tape, embed(tape, x, copies, rows, 1, {}), mask);
+      x = mask_rows(tape, embed(tape, x, copies, rows, 1, {}), tape.upload<real>(mask));
     }
   }
   x.shape = {batch, text.steps, encoder_->hidden_size};
@@ -143,6 +154,7 @@ Tensor Network::project(Step& step, const Batch& batch) {
   const int64_t modalities = std::ssize(active_), batch_size = batch.count;
   std::vector<int64_t> lengths;
   std::vector<const BatchModality*> inputs;
+  std::vector<In> values;
   std::vector<bool> masked;
   std::vector<Conv1dPart> parts;
   int64_t shortest = INT64_MAX;
@@ -153,17 +165,19 @@ Tensor Network::project(Step& step, const Batch& batch) {
     shortest = std::min(shortest, steps);
     std::vector<int64_t> given(input.lengths.begin(), input.lengths.end());
     Tensor features;
-    if (input.x.empty() && !input.tokens.empty()) {
+    if (input.values().empty() && !input.tokens.empty()) {
       if (by_length) given.clear();
       features = encode(step, input, batch_size, by_length, given);
     } else {
       // Data: never written through and without a gradient.
-      const Out x(const_cast<real*>(input.x.data()), input.x.size());
-      features = tape.leaf({batch_size, input.steps, input.width}, x);
+      const In x = on_device(tape, input.device_x, In(input.x));
+      features = tape.leaf({batch_size, input.steps, input.width},
+                           Out(const_cast<real*>(x.data()), x.size()));
     }
     for (int64_t b = 0; b < batch_size; ++b)
       lengths.push_back(by_length ? std::min(given[size_t(b)], steps) : steps);
     inputs.push_back(&input);
+    values.push_back(features.value);
     masked.push_back(sizes_[m].name != "text" || !input.tokens.empty());
     if (sizes_[m].name == "text")
       features = dropout(tape, features, step.dropout(config_.text_dropout));
@@ -175,7 +189,7 @@ Tensor Network::project(Step& step, const Batch& batch) {
   step.rows = make_rows(tape, modalities, batch_size, lengths);
   Tensor x = conv1d(tape, step.rows, parts, config_.width());
   if (!by_length && config_.use_sequence_mask) {
-    step.mask = zero_step_mask(tape, step.rows, inputs, masked);
+    step.mask = zero_step_mask(tape, step.rows, inputs, values, masked);
     x = mask_rows(tape, x, step.mask);
   }
   if (config_.temporal_length != 0) {
@@ -194,10 +208,10 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
          "Network::forward: modalities of the batch");
   for (size_t m = 0; m < sizes_.size(); ++m) {
     const BatchModality& input = batch.modalities[m];
-    const bool tokens = encoder_ && sizes_[m].name == "text" && input.x.empty();
+    const bool tokens = encoder_ && sizes_[m].name == "text" && input.values().empty();
     expect(input.width == sizes_[m].width &&
                (tokens ? std::ssize(input.tokens) == 3 * batch.count * input.steps
-                       : std::ssize(input.x) == batch.count * input.steps * input.width) &&
+                       : std::ssize(input.values()) == batch.count * input.steps * input.width) &&
                (config_.mask_source != "lengths" || std::ssize(input.lengths) == batch.count),
            "Network::forward: sizes of the batch");
   }
@@ -231,8 +245,10 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
   if (active_.size() == sizes_.size()) {
     align(step, pooling(tape, step.rows, unique, step.mask), pooled_common, result);
   } else {
-    result.hete = tape.constant({1}, std::vector<real>{0});
-    result.homo = tape.constant({1}, std::vector<real>{0});
+    for (Tensor* term : {&result.hete, &result.homo}) {
+      *term = tape.make({1}, false);
+      tape.run([&](const auto& be) { fill(be, 0, term->value); });
+    }
   }
   const Tensor pooled_unique = pooling(tape, step.rows, transformers(step, unique), step.mask);
 
@@ -246,7 +262,7 @@ Result Network::forward(Tape& tape, const Batch& batch, const RandomState* rando
   head.bias = parameters_.on(tape, "out_layer.bias");
   const Tensor dropped = dropout(tape, result.final_rep, step.dropout(config_.output_dropout));
   result.logits = matmul(tape, dropped, std::span(&head, 1), batch.count, head.n);
-  if (!batch.labels.empty()) losses(step, batch, result);
+  if (!batch.labels.empty() || !batch.device_labels.empty()) losses(step, batch, result);
   return result;
 }
 

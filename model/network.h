@@ -42,12 +42,17 @@ class Network {
 
   /// Runs the network on a batch; with labels, the losses too:
   ///   total = task + dec_loss_weight dec + alpha hete + beta homo + ct_weight ct.
-  /// `random` null: evaluation, without dropout; otherwise it must outlive the tape's step.
+  /// `random`, in the device's memory: null for evaluation, without dropout; otherwise it must
+  /// outlive the tape's step.
   /// The batch must outlive the step too. Throws std::invalid_argument for a batch of other sizes.
   Result forward(Tape& tape, const Batch& batch, const RandomState* random);
 
   /// Class weights [C] of the cross-entropy; empty: none. Set before the first forward with labels.
-  void set_class_weights(std::vector<real> weights) { class_weights_ = std::move(weights); }
+  void set_class_weights(std::vector<real> weights);
+
+  /// From here on weights and gradients live on `device`, on whose tapes the network then runs: see
+  /// Parameters::move_to.
+  void move_to(const Device& device);
 
   Parameters& parameters() { return parameters_; }
   const Config& config() const { return config_; }
@@ -71,6 +76,7 @@ class Network {
   std::optional<BertConfig> encoder_;
   std::vector<size_t> active_;  ///< indices into sizes_
   std::vector<real> class_weights_;
+  Buffer<real> device_class_weights_;
   Parameters parameters_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 
 #include "kernels/fill.h"
 
@@ -22,47 +23,80 @@ Optimizer::Optimizer(Parameters& parameters, const AdamOptions& options, double 
     : Optimizer(parameters, equal_groups(parameters, {options, learning_rate})) {}
 
 Optimizer::Optimizer(Parameters& parameters, const std::vector<ParameterGroup>& groups)
-    : parameters_(parameters), m_(parameters.values().size()), v_(parameters.values().size()) {
+    : parameters_(parameters),
+      device_(parameters.device()),
+      m_(device_, parameters.values().size()),
+      v_(device_, parameters.values().size()),
+      states_(device_, groups.size()) {
   expect(!groups.empty(), "Optimizer: no group of parameters");
   for (const ParameterGroup& group : groups)
-    groups_.push_back({group.options, {group.learning_rate, 0, 0}, {}});
+    groups_.push_back({group.options, {group.learning_rate, 0, 0}});
   for (Group& group : groups_) group.options.clip = groups[0].options.clip;
   for (const Parameter& p : parameters.list()) {
     if (!p.trained) continue;
     expect(p.group >= 0 && size_t(p.group) < groups_.size(),
            "Optimizer: a parameter's group is not there");
-    std::vector<Range>& ranges = groups_[size_t(p.group)].ranges;
-    const size_t begin = size_t(p.offset), size = size_t(p.size());
+    AdamRange* const last = ranges_.empty() ? nullptr : &ranges_.back();
     // The few padding elements between two parameters are zero and stay so.
-    if (!ranges.empty() && begin - (ranges.back().begin + ranges.back().size) < 16)
-      ranges.back().size = begin + size - ranges.back().begin;
+    if (last && last->group == p.group && p.offset - (last->begin + last->size) < 16)
+      last->size = p.offset + p.size() - last->begin;
     else
-      ranges.push_back({begin, size});
+      ranges_.push_back({p.offset, p.size(), p.group});
+  }
+  const size_t bytes = device_.run([&](const auto& be) {
+    fill(be, 0, m_.span());
+    fill(be, 0, v_.span());
+    return clipped_adam_scratch_bytes(be, std::ssize(parameters_.values()), std::ssize(groups_));
+  });
+  scratch_ = Buffer<std::byte>(device_, bytes);
+  for (size_t g = 0; g < groups_.size(); ++g) push_state(g);
+}
+
+void Optimizer::push_state(size_t group) {
+  device_.upload(&groups_[group].state, &states_.span()[group], sizeof(AdamState));
+}
+
+void Optimizer::set_learning_rate(size_t group, double rate) {
+  if (groups_[group].state.learning_rate == rate) return;
+  groups_[group].state.learning_rate = rate;
+  static_assert(offsetof(AdamState, learning_rate) == 0);
+  device_.upload(&rate, &states_.span()[group], sizeof rate);  // the rest is the device's
+}
+
+void Optimizer::restore(In first_moment, In second_moment, int64_t steps) {
+  expect(first_moment.size() == m_.size() && second_moment.size() == v_.size(),
+         "Optimizer::restore: size of the moments");
+  m_.upload(first_moment);
+  v_.upload(second_moment);
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    groups_[g].state.step = steps;
+    push_state(g);
   }
 }
 
-void Optimizer::zero_grad(const Device& device) {
-  device.run([&](const auto& be) { fill(be, 0, parameters_.grads()); });
+void Optimizer::zero_grad() {
+  device_.run([&](const auto& be) { fill(be, 0, parameters_.device_grads()); });
 }
 
-void Optimizer::step(const Device& device) {
-  device.run([&](const auto& be) {
-    const In grads = parameters_.grads();
-    scratch_.resize(global_norm_scratch_bytes(be, std::ssize(grads)) + 64);
-    const auto aligned = (64 - reinterpret_cast<uintptr_t>(scratch_.data()) % 64) % 64;
-    double& norm = groups_[0].state.squared_norm;
-    global_norm(be, grads, false, {&norm, 1}, Scratch(scratch_).subspan(aligned));
-    for (Group& group : groups_) {
-      group.state.squared_norm = norm;
-      adam_advance(be, &group.state);
-      for (const Range& r : group.ranges)
-        adam(be, group.options, &group.state, grads.subspan(r.begin, r.size),
-             parameters_.values().subspan(r.begin, r.size), InOut(m_).subspan(r.begin, r.size),
-             InOut(v_).subspan(r.begin, r.size));
-    }
+void Optimizer::queue_step() {
+  std::vector<AdamGroup> groups;
+  for (size_t g = 0; g < groups_.size(); ++g)
+    groups.push_back({groups_[g].options, &states_.span()[g]});
+  device_.run([&](const auto& be) {
+    clipped_adam(be, groups, ranges_, parameters_.device_grads(), parameters_.device_values(),
+                 m_.span(), v_.span(), scratch_.span());
   });
 }
 
-double Optimizer::gradient_norm() const { return std::sqrt(groups_[0].state.squared_norm); }
+void Optimizer::count_step() {
+  for (Group& group : groups_) ++group.state.step;
+}
+
+void Optimizer::step() {
+  queue_step();
+  count_step();
+}
+
+double Optimizer::gradient_norm() const { return std::sqrt(states_.read()[0].squared_norm); }
 
 }  // namespace decalign::inline DECALIGN_REAL

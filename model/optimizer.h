@@ -3,8 +3,7 @@
 
 #include <vector>
 
-#include "autograd/device.h"
-#include "autograd/huge_pages.h"
+#include "autograd/buffer.h"
 #include "kernels/adam.h"
 #include "model/parameters.h"
 
@@ -18,6 +17,7 @@ struct ParameterGroup {
 
 class Optimizer {
  public:
+  /// Works where the parameters are: see Parameters::move_to, which comes first.
   /// Group g of the parameters has groups[g]; all are clipped together, by the first one's `clip`.
   /// Parameters that are not trained stay untouched. Throws std::invalid_argument for a parameter
   /// of a group that is not there.
@@ -25,38 +25,40 @@ class Optimizer {
   /// The same options and step size for every group.
   Optimizer(Parameters& parameters, const AdamOptions& options, double learning_rate);
 
-  void zero_grad(const Device& device);
+  void zero_grad();
   /// Clips by the norm of all gradients, then one Adam step.
-  void step(const Device& device);
+  void step();
+  /// The two halves of step(): what is queued on the device, and what the host counts. A recorded
+  /// step replays the first and calls the second.
+  void queue_step();
+  void count_step();
 
   /// The norm before clipping of the last step.
   double gradient_norm() const;
   size_t groups() const { return groups_.size(); }
   double learning_rate(size_t group = 0) const { return groups_[group].state.learning_rate; }
-  void set_learning_rate(size_t group, double rate) { groups_[group].state.learning_rate = rate; }
+  void set_learning_rate(size_t group, double rate);
 
   /// What a resumed run needs: moments (laid out as the parameters' flat arrays) and the number of
   /// steps done.
-  Out first_moment() { return m_; }
-  Out second_moment() { return v_; }
+  std::vector<real> first_moment() const { return m_.read(); }
+  std::vector<real> second_moment() const { return v_.read(); }
   int64_t steps() const { return groups_[0].state.step; }
-  void set_steps(int64_t steps) {
-    for (Group& group : groups_) group.state.step = steps;
-  }
+  void restore(In first_moment, In second_moment, int64_t steps);
 
  private:
-  struct Range {
-    size_t begin, size;
-  };
   struct Group {
     AdamOptions options;
-    AdamState state;
-    std::vector<Range> ranges;  // of trained parameters, merged where they touch
+    AdamState state;  // the host's, without the norm
   };
   Parameters& parameters_;
   std::vector<Group> groups_;
-  HugeVector<real> m_, v_;
-  std::vector<std::byte> scratch_;
+  std::vector<AdamRange> ranges_;  // of trained parameters, merged where they touch
+  void push_state(size_t group);
+  Device device_;
+  Buffer<real> m_, v_;
+  Buffer<AdamState> states_;  // of the groups, where the kernels read them
+  Buffer<std::byte> scratch_;
 };
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -28,6 +28,24 @@ void Parameters::initialize(uint64_t seed) {
       value[j] = real(list_[i].bound > 0 ? list_[i].bound * (2 * u - 1) : list_[i].start);
     }
   }
+  push();
+}
+
+void Parameters::move_to(const Device& device) {
+  device_ = device;
+  on_device_.reset();
+  if (device.on_host()) return;
+  on_device_.emplace(OnDevice{Buffer<real>(device, In(values_)), Buffer<real>(device, In(grads_))});
+}
+
+void Parameters::fetch() {
+  if (!on_device_) return;
+  device_.download(on_device_->values.data(), values_.data(), values_.size() * sizeof(real));
+  device_.download(on_device_->grads.data(), grads_.data(), grads_.size() * sizeof(real));
+}
+
+void Parameters::push() {
+  if (on_device_) on_device_->values.upload(values_);
 }
 
 const Parameter* Parameters::find(const std::string& name) const {
@@ -38,7 +56,9 @@ const Parameter* Parameters::find(const std::string& name) const {
 Tensor Parameters::on(Tape& tape, const std::string& name) {
   const Parameter* p = find(name);
   if (!p) throw std::invalid_argument("Parameters::on: no parameter " + name);
-  return tape.leaf(p->shape, values(*p), grads(*p));
+  const size_t first = size_t(p->offset), size = size_t(p->size());
+  return tape.leaf(p->shape, device_values().subspan(first, size),
+                   device_grads().subspan(first, size));
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -1,10 +1,13 @@
-// The network's weights: names, one flat array of values and one of gradients.
+// The network's weights: names, one flat array of values and one of gradients, and their twins on a
+// device.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "autograd/buffer.h"
 #include "autograd/huge_pages.h"
 #include "autograd/tape.h"
 
@@ -33,6 +36,13 @@ class Parameters {
   /// machine.
   void initialize(uint64_t seed);
 
+  /// From here on values and gradients live in the device's memory too, and steps on it use those:
+  /// values() and grads() are the host's, which fetch() and push() bring up to date. On the host
+  /// both are the same arrays, and all three do nothing.
+  void move_to(const Device& device);
+  void fetch();  ///< values and gradients, device to host
+  void push();   ///< values, host to device
+
   /// The parameter as an input of this step. Throws std::invalid_argument if there is none of that
   /// name.
   Tensor on(Tape& tape, const std::string& name);
@@ -47,11 +57,20 @@ class Parameters {
   }
   Out values() { return values_; }
   InOut grads() { return grads_; }
+  /// The arrays that kernels use.
+  Out device_values() { return on_device_ ? on_device_->values.span() : values(); }
+  InOut device_grads() { return on_device_ ? on_device_->grads.span() : grads(); }
+  const Device& device() const { return device_; }
 
  private:
+  struct OnDevice {
+    Buffer<real> values, grads;
+  };
   std::vector<Parameter> list_;
   std::unordered_map<std::string, size_t> position_;  // in list_, by name
   HugeVector<real> values_, grads_;
+  Device device_;
+  std::optional<OnDevice> on_device_;
 };
 
 }  // namespace decalign::inline DECALIGN_REAL

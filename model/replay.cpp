@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <list>
 #include <nlohmann/json.hpp>
 
+#include "autograd/cuda_device.h"
 #include "model/bert.h"
 #include "model/checkpoint.h"
 #include "model/parameter_groups.h"
@@ -144,10 +146,13 @@ std::optional<Pretrained> text_encoder(const Config& config, const std::string& 
   return std::nullopt;
 }
 
-void write_results(const ReplayOptions& options, Network& network, const Result& result) {
+void write_results(const ReplayOptions& options, Network& network, const Result& result,
+                   const Device& device) {
   std::vector<TensorOut> tensors;
+  std::list<std::vector<real>> values;  // what the tensors refer to
   const auto add = [&](const std::string& name, const Tensor& t) {
-    tensors.push_back(tensor_out<real>(name, t.shape, In(t.value)));
+    values.push_back(device.read(t.value));
+    tensors.push_back(tensor_out<real>(name, t.shape, In(values.back())));
   };
   add("output_logit", result.logits);
   add("final_rep", result.final_rep);
@@ -158,6 +163,7 @@ void write_results(const ReplayOptions& options, Network& network, const Result&
   add("ct_loss", result.ct);
   add("total_loss", result.total);
   Parameters& parameters = network.parameters();
+  parameters.fetch();
   for (const Parameter& p : parameters.list())
     tensors.push_back(tensor_out<real>("grad." + p.name, p.shape, In(parameters.grads(p))));
   // The release's model has the pooler too, and nothing reads it.
@@ -205,25 +211,32 @@ void replay(const ReplayOptions& options) {
   std::vector<Batch> inputs;
   for (const std::string& prefix : prefixes) inputs.push_back(read_batch(batches, prefix, network));
 
-  const Device device(Cpu{options.threads});
+  const OpenDevice opened = open_device(options.device, options.threads);
+  const Device& device = opened.device;
+  network.move_to(device);
   Tape tape(device);
-  RandomState random{1, 0};
+  Buffer<RandomState> random(device, 1);
+  const auto at_step = [&](uint64_t step) {
+    const RandomState state{1, step};
+    random.upload({&state, 1});
+    return random.data();
+  };
   if (options.steps == 0) {
-    const Result result = network.forward(tape, inputs[0], &random);
+    const Result result = network.forward(tape, inputs[0], at_step(0));
     tape.backward(result.total);
-    return write_results(options, network, result);
+    return write_results(options, network, result, device);
   }
   Optimizer optimizer(network.parameters(),
                       parameter_groups(config, network.encoder(), options.learning_rate));
   std::vector<real> curve;
   for (int64_t step = 0; step < options.steps; ++step) {
     tape.reset();
-    optimizer.zero_grad(device);
-    random.step = uint64_t(step);
-    const Result result = network.forward(tape, inputs[size_t(step) % inputs.size()], &random);
-    curve.push_back(result.total.value[0]);
+    optimizer.zero_grad();
+    const Result result =
+        network.forward(tape, inputs[size_t(step) % inputs.size()], at_step(uint64_t(step)));
+    curve.push_back(device.read(result.total.value, 0));
     tape.backward(result.total);
-    optimizer.step(device);
+    optimizer.step();
   }
   const Shape shape{options.steps};
   save_safetensors(options.out, {tensor_out<real>("curve.total_loss", shape, In(curve))});

@@ -14,6 +14,7 @@ struct ReplayOptions {
   int64_t steps = 0;         ///< 0: one forward and backward pass; N: N steps of Adam
   double learning_rate = 0;  ///< with steps
   int threads = 0;
+  std::string device = "cpu";  ///< see open_device
 };
 
 inline namespace DECALIGN_REAL {

@@ -7,6 +7,14 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
+/// Values of a batch where kernels read them: on the device already, the host's own memory if that
+/// is it, or else uploaded for this step.
+template <class T>
+std::span<const T> on_device(Tape& tape, std::span<const T> there, std::span<const T> host) {
+  if (!there.empty()) return there;
+  return tape.device().on_host() ? host : std::span<const T>(tape.upload<T>(host));
+}
+
 struct Network::Step {
   Tape& tape;
   const RandomState* random;

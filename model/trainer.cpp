@@ -19,9 +19,15 @@ std::string clock_text(double seconds) {
                   : format("%d:%02d:%02d", int(s / 3600), int(s / 60 % 60), int(s % 60));
 }
 
+Network& moved(Network& network, const Device& device) {
+  network.move_to(device);
+  return network;
+}
+
 }  // namespace
 
 Evaluation evaluate_split(Network& network, const Split& split, const Device& device) {
+  network.move_to(device);
   Tape tape(device);
   return evaluate_split(network, split, tape);
 }
@@ -36,7 +42,7 @@ Evaluation evaluate_split(Network& network, const Split& split, Tape& tape) {
   Batch batch;
   Evaluation result;
   const Config& config = network.config();
-  const int64_t n = split.count(), outputs = config.outputs();
+  const int64_t n = split.count();
   result.predictions.classes = config.classification() ? config.num_classes : 0;
   result.predictions.ids = split.ids;
   result.predictions.labels = split.labels;
@@ -50,9 +56,9 @@ Evaluation evaluate_split(Network& network, const Split& split, Tape& tape) {
         std::span(samples).subspan(size_t(first), size_t(std::min(config.batch_size, n - first))),
         batch);
     const Result r = network.forward(tape, batch, nullptr);
-    for (int64_t i = 0; i < batch.count * outputs; ++i)
-      result.predictions.scores.push_back(float(r.logits.value[size_t(i)]));
-    if (!batch.labels.empty()) result.loss += double(r.task.value[0]);
+    for (const real score : tape.device().read(r.logits.value))
+      result.predictions.scores.push_back(float(score));
+    if (!batch.labels.empty()) result.loss += double(tape.device().read(r.task.value, 0));
   }
   if (batches > 0) result.loss /= double(batches);
   if (!split.labels.empty())
@@ -72,9 +78,10 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics&
       network_(
           config, modality_sizes(dataset.splits.at("train")), "config",
           encoder && !encoder->frozen ? std::optional(encoder->pretrained.config) : std::nullopt),
-      optimizer_(network_.parameters(),
+      optimizer_(moved(network_, device).parameters(),
                  parameter_groups(config, network_.encoder(), config.learning_rate)),
       tape_(device),
+      random_(device, 1),
       selection_(selection_choice(config)),
       scheduling_(scheduler_choice(config)) {
   const std::vector<double> weights = class_weights(config, dataset.splits.at("train"));
@@ -90,7 +97,9 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics&
   if (network_.encoder())
     load_bert(network_.parameters(), Safetensors(encoder->pretrained.weights()));
   for (size_t g = 0; g < optimizer_.groups(); ++g) rates_.push_back(optimizer_.learning_rate(g));
-  random_.seed = seed;
+  const Split& train = dataset.splits.at("train");
+  if (!device.on_host() && RecordedSteps::possible(config, train))
+    recorded_.emplace(network_, optimizer_, tape_, train);
   progress_.best_value = selection_.maximise ? -1e8 : 1e8;
   progress_.scheduler.maximise = scheduling_.maximise;
   progress_.scheduler.patience = config.scheduler_patience.value_or(config.patience);
@@ -98,24 +107,15 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics&
   std::filesystem::create_directories(folder_);
 }
 
-void Trainer::require_finite(const Result& r, int64_t epoch, int64_t batch) const {
-  if (std::isfinite(double(r.total.value[0]))) return;
-  const std::pair<const char*, const Tensor*> terms[] = {{"task", &r.task},
-                                                         {"decoupling", &r.dec},
-                                                         {"heterogeneous", &r.hete},
-                                                         {"homogeneous", &r.homo},
-                                                         {"contrastive", &r.ct}};
-  const char* term = "total";
-  for (const auto& [name, tensor] : terms)
-    if (!std::isfinite(double(tensor->value[0]))) {
-      term = name;
-      break;
-    }
-  throw input_error(
-      format("seed %llu, epoch %lld, batch %lld (step %lld): the %s loss is not finite; ",
-             (unsigned long long)about_.seed, (long long)epoch, (long long)batch,
-             (long long)optimizer_.steps() + 1, term) +
-      last_good());
+void Trainer::require_finite(const StepLosses& losses, int64_t epoch, int64_t batch,
+                             int64_t step) const {
+  const char* const term = losses.not_finite();
+  if (!term) return;
+  throw input_error(format("seed %llu, epoch %lld, batch %lld (step %lld): the %s loss is not "
+                           "finite; ",
+                           (unsigned long long)about_.seed, (long long)epoch, (long long)batch,
+                           (long long)step, term) +
+                    last_good());
 }
 
 std::string Trainer::last_good() const {
@@ -142,45 +142,70 @@ void Trainer::set_rates(int64_t step, int64_t steps) {
     optimizer_.set_learning_rate(g, g == 0 ? rates_[g] : warm * rates_[g]);
 }
 
+// A step on a batch gathered on the host, run as it is.
+StepLosses Trainer::eager_step(std::span<const int64_t> samples, int64_t part, int64_t parts) {
+  gather(dataset_.splits.at("train"), samples, batch_);
+  tape_.reset();
+  if (part == 0) optimizer_.zero_grad();
+  const RandomState random{about_.seed,
+                           uint64_t(optimizer_.steps() * config_.accumulation_steps + part)};
+  random_.upload({&random, 1});
+  const Result result = network_.forward(tape_, batch_, random_.data());
+  StepLosses losses;
+  losses.transported = !result.transport.empty();
+  const auto terms = step_terms(result);
+  for (size_t i = 0; i < terms.size(); ++i)
+    if (!terms[i].empty()) losses.values[i] = double(device_.read(terms[i], 0));
+  if (losses.not_finite()) return losses;
+  tape_.backward(result.total, real(1) / real(parts));
+  if (part + 1 == parts) optimizer_.step();
+  return losses;
+}
+
 Trainer::EpochLoss Trainer::train_epoch(int64_t epoch) {
-  const Split& train = dataset_.splits.at("train");
-  const std::vector<int64_t> order = shuffled(train.count(), about_.seed, uint64_t(epoch));
-  const int64_t n = train.count(), batches = (n + config_.batch_size - 1) / config_.batch_size;
-  const int64_t together = config_.accumulation_steps;
+  const std::vector<int64_t> order =
+      shuffled(dataset_.splits.at("train").count(), about_.seed, uint64_t(epoch));
+  const int64_t n = std::ssize(order), together = config_.accumulation_steps;
+  const int64_t batches = (n + config_.batch_size - 1) / config_.batch_size;
   const int64_t steps = config_.num_epochs * ((batches + together - 1) / together);
+  const int64_t first_step = optimizer_.steps();
   const auto start = std::chrono::steady_clock::now();
   EpochLoss loss;
-  for (int64_t i = 0; i < batches; ++i) {
-    const int64_t first = i * config_.batch_size, count = std::min(config_.batch_size, n - first);
-    gather(train, std::span(order).subspan(size_t(first), size_t(count)), batch_);
-    const int64_t part = i % together;  // of the batches of one step
-    const int64_t parts = std::min(together, batches - (i - part));
-    tape_.reset();
-    if (part == 0) optimizer_.zero_grad(device_);
-    random_.step = uint64_t(optimizer_.steps() * together + part);
-    const Result result = network_.forward(tape_, batch_, &random_);
-    require_finite(result, epoch, i + 1);
-    loss.total += double(result.total.value[0]);
-    if (!result.transport.empty()) {
-      loss.mass += double(result.transport[0]);
+  const auto finished = [&](const StepLosses& step) {
+    const int64_t i = loss.batches++;
+    require_finite(step, epoch, i + 1, first_step + i / together + 1);
+    loss.total += step.total();
+    if (step.transported) {
+      loss.mass += step.mass();
       ++loss.transports;
     }
-    ++loss.batches;
-    tape_.backward(result.total, real(1) / real(parts));
-    if (part + 1 == parts) {
-      set_rates(optimizer_.steps(), steps);
-      optimizer_.step(device_);
-    }
-
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const double left =
         seconds / double(i + 1) * double(batches - i - 1 + (config_.num_epochs - epoch) * batches);
-    log_.progress(format("epoch %lld  batch %lld/%lld  loss %.4f  %.0f samples/s  at most %s left",
-                         (long long)epoch, (long long)(i + 1), (long long)batches,
-                         loss.total / double(loss.batches), double(first + count) / seconds,
-                         clock_text(left).c_str()));
+    log_.progress(format(
+        "epoch %lld  batch %lld/%lld  loss %.4f  %.0f samples/s  at most %s left", (long long)epoch,
+        (long long)(i + 1), (long long)batches, loss.total / double(loss.batches),
+        double(std::min(n, (i + 1) * config_.batch_size)) / seconds, clock_text(left).c_str()));
+  };
+  if (recorded_) recorded_->begin(order, {about_.seed, uint64_t(first_step * together)});
+  for (int64_t i = 0; i < batches; ++i) {
+    const int64_t first = i * config_.batch_size, count = std::min(config_.batch_size, n - first);
+    const int64_t part = i % together;  // of the batches of one step
+    const int64_t parts = std::min(together, batches - (i - part));
+    if (part + 1 == parts) set_rates(optimizer_.steps(), steps);
+    if (!recorded_) {
+      finished(eager_step(std::span(order).subspan(size_t(first), size_t(count)), part, parts));
+      continue;
+    }
+    recorded_->queue(count, part, parts);
+    const bool full = i + 1 - loss.batches >= int64_t(RecordedSteps::kAhead);
+    while (const auto losses = recorded_->receive(full)) {
+      finished(*losses);
+      if (full) break;
+    }
   }
+  while (recorded_ && loss.batches < batches) finished(*recorded_->receive(true));
   return loss;
 }
 

@@ -10,6 +10,7 @@
 #include "model/optimizer.h"
 #include "model/predictions_csv.h"
 #include "model/prepare.h"
+#include "model/recorded_steps.h"
 #include "model/run_log.h"
 #include "model/selection.h"
 #include "model/text_encoder.h"
@@ -26,7 +27,7 @@ struct Evaluation {
 /// Runs the network over a split, without dropout and in order. The tape's last step is forgotten
 /// and its memory used.
 Evaluation evaluate_split(Network& network, const Split& split, Tape& tape);
-/// The same in memory of its own.
+/// The same on a device, to which the network moves, in memory of its own.
 Evaluation evaluate_split(Network& network, const Split& split, const Device& device);
 
 /// A trained network as a file: weights, the config and the sizes it was built for, statistics for
@@ -79,7 +80,8 @@ class Trainer {
   };
   EpochLoss train_epoch(int64_t epoch);
   void set_rates(int64_t step, int64_t steps);
-  void require_finite(const Result& result, int64_t epoch, int64_t batch) const;
+  StepLosses eager_step(std::span<const int64_t> samples, int64_t part, int64_t parts);
+  void require_finite(const StepLosses& losses, int64_t epoch, int64_t batch, int64_t step) const;
   Evaluation validate(int64_t epoch);
   std::string last_good() const;
   void save_state();
@@ -97,8 +99,9 @@ class Trainer {
   Optimizer optimizer_;
   Tape tape_;
   Batch batch_;
-  RandomState random_;
-  std::vector<double> rates_;  // of the parameter groups, without warm-up
+  Buffer<RandomState> random_;
+  std::optional<RecordedSteps> recorded_;  // where every step does the same work
+  std::vector<double> rates_;              // of the parameter groups, without warm-up
   MetricChoice selection_, scheduling_;
   Progress progress_;
   bool arena_unknown_ = true;  // its size has not been logged

@@ -102,9 +102,9 @@ std::pair<Checkpoint, Network> load_checkpoint(const std::string& path) {
 
 void Trainer::save_state() {
   std::vector<TensorOut> tensors = weight_tensors(network_.parameters());
-  const std::vector<int64_t> shape{std::ssize(optimizer_.first_moment())};
-  tensors.push_back(tensor_out<real>("optimizer.m", shape, optimizer_.first_moment()));
-  tensors.push_back(tensor_out<real>("optimizer.v", shape, optimizer_.second_moment()));
+  const std::vector<real> m = optimizer_.first_moment(), v = optimizer_.second_moment();
+  tensors.push_back(tensor_out<real>("optimizer.m", {std::ssize(m)}, In(m)));
+  tensors.push_back(tensor_out<real>("optimizer.v", {std::ssize(v)}, In(v)));
   // Numbers that must come back to the bit.
   std::vector<double> numbers{progress_.best_value, progress_.scheduler.best};
   numbers.insert(numbers.end(), rates_.begin(), rates_.end());
@@ -130,15 +130,14 @@ bool Trainer::load_state() {
   if (!same_encoder(details, about_))
     throw input_error(state_path() +
                       ": was written with another text encoder; resume with the run's own");
-  const auto restore = [&](const std::string& name, Out target) {
+  const auto moment = [&](const std::string& name) {
     const std::vector<double> values = file.doubles(name);
-    if (values.size() != target.size())
+    if (values.size() != network_.parameters().values().size())
       throw input_error(file.file() + ": tensor \"" + name + "\" has another size");
-    std::copy(values.begin(), values.end(), target.begin());
+    return std::vector<real>(values.begin(), values.end());
   };
   load_weights(network_.parameters(), file);
-  restore("optimizer.m", optimizer_.first_moment());
-  restore("optimizer.v", optimizer_.second_moment());
+  const std::vector<real> m = moment("optimizer.m"), v = moment("optimizer.v");
   const std::vector<double> numbers = file.doubles("optimizer.numbers");
   if (numbers.size() != 2 + rates_.size())
     throw input_error(file.file() + ": tensor \"optimizer.numbers\" has another size");
@@ -148,7 +147,7 @@ bool Trainer::load_state() {
   try {
     progress_.epoch = details.at("epoch");
     progress_.best_epoch = about_.epoch = details.at("best_epoch");
-    optimizer_.set_steps(details.at("steps"));
+    optimizer_.restore(m, v, details.at("steps"));
     progress_.scheduler.started = details.at("scheduler_started");
     progress_.scheduler.bad_epochs = details.at("scheduler_bad_epochs");
   } catch (const json::exception& e) {

@@ -84,6 +84,30 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
     shape.causal = config_.attn_mask;
   }
 
+  // Rows weight_row .. of layers first .. last on the context: [rows, (last - first) d].
+  const auto project_context = [&](const Tensor& source, int64_t first, int64_t last,
+                                   int64_t weight_row) {
+    std::vector<MatmulPart> all;
+    for (int64_t layer = first; layer < last; ++layer) {
+      std::vector<MatmulPart> parts = step.per_modality(d, in_proj(layer, weight_row));
+      for (size_t m = 0; m < parts.size(); ++m) {
+        parts[m].x_row = parts[m].y_row = context.begin[m];
+        parts[m].rows = context.begin[m + 1] - context.begin[m];
+        parts[m].y_col = (layer - first) * d;
+      }
+      all.insert(all.end(), parts.begin(), parts.end());
+    }
+    return matmul(tape, source, all, source.shape[0], (last - first) * d);
+  };
+  // On the host layer by layer, so that keys, values and their gradients are used while they are in
+  // cache; on a GPU all layers in one launch.
+  const bool at_once = cross && !tape.device().on_host();
+  Tensor keys, values;
+  if (at_once) {
+    keys = project_context(key_source, 0, layers, d);
+    values = project_context(value_source, 0, layers, 2 * d);
+  }
+
   for (int64_t layer = 0; layer < layers; ++layer) {
     std::vector<Dropout> attention_dropout;
     for (size_t m : active_)
@@ -92,19 +116,14 @@ Tensor Network::transformers(Step& step, const Tensor& unique) {
     const auto project = [&](int64_t weight_row) {
       return matmul(tape, x, step.per_modality(d, in_proj(layer, weight_row)), total, d);
     };
-    // Layer by layer, so that keys, values and their gradients are used while they are in cache.
-    const auto project_context = [&](const Tensor& source, int64_t weight_row) {
-      std::vector<MatmulPart> parts = step.per_modality(d, in_proj(layer, weight_row));
-      for (size_t m = 0; m < parts.size(); ++m) {
-        parts[m].x_row = parts[m].y_row = context.begin[m];
-        parts[m].rows = context.begin[m + 1] - context.begin[m];
-      }
-      return matmul(tape, source, parts, source.shape[0], d);
-    };
     const Tensor q = project(0);
-    const Tensor k = cross ? project_context(key_source, d) : project(d);
-    const Tensor v = cross ? project_context(value_source, 2 * d) : project(2 * d);
-    const Tensor attended = attention(tape, shape, q, k, 0, v, 0);
+    const int64_t column = at_once ? layer * d : 0;
+    if (cross && !at_once) {
+      keys = project_context(key_source, layer, layer + 1, d);
+      values = project_context(value_source, layer, layer + 1, 2 * d);
+    }
+    const Tensor k = cross ? keys : project(d), v = cross ? values : project(2 * d);
+    const Tensor attended = attention(tape, shape, q, k, column, v, column);
     const Tensor mixed =
         matmul(tape, attended, step.per_modality(d, linear(layer, "self_attn.out_proj")), total, d);
     x = layer_norm(tape, x, mixed, norm(layer, "attn_layer_norm"),

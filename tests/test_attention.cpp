@@ -7,7 +7,7 @@ using namespace decalign::test;
 
 namespace {
 
-const RandomState kState{17, 2};
+const RandomState& kState = on_devices(RandomState{17, 2});
 
 struct Problem {
   std::vector<int64_t> first;
@@ -15,9 +15,9 @@ struct Problem {
   std::vector<Dropout> dropout;
   AttentionShape shape;
   // One modality per entry of `lengths`; sequence i has the keys key_lengths[i], split in two
-  // ranges; `shared` lets every sequence start at key row 0.
+  // ranges; `shared` lets every sequence start at key row 0. Rows begin anywhere unless `aligned`.
   Problem(std::vector<int64_t> lengths, std::vector<int64_t> key_lengths, int64_t depth,
-          int64_t heads, bool causal, double rate, bool shared) {
+          int64_t heads, bool causal, double rate, bool shared, bool aligned = false) {
     first.push_back(0);
     for (int64_t n : lengths) first.push_back(first.back() + n);
     int64_t row = 0, last = 0;
@@ -31,8 +31,8 @@ struct Problem {
     for (size_t m = 0; m < lengths.size(); ++m) dropout.push_back({rate, &kState, 8});
     shape.queries = {std::ssize(lengths), 1, first};
     shape.width = depth * heads, shape.heads = heads;
-    shape.key_rows = last, shape.key_stride = depth * heads + 3;
-    shape.query_stride = depth * heads + 2;
+    shape.key_rows = last, shape.key_stride = depth * heads + (aligned ? 8 : 3);
+    shape.query_stride = depth * heads + (aligned ? 4 : 2);
     shape.ranges = ranges, shape.ranges_per_sequence = 2, shape.causal = causal;
     shape.dropout = dropout;
   }
@@ -111,13 +111,14 @@ void compare(const Problem& problem) {
                v = uniform(s.key_rows * s.key_stride, -2, 2, 3),
                dout = uniform(rows * s.width, -1, 1, 4);
   const Result want = reference(s, q, k, v, dout);
-  std::vector<Values> before;
+  Bits bits;
   for (const Device& device : devices())
     device.run([&](const auto& be) {
       Guarded out(rows * s.width), lse(rows * s.heads), dq(std::ssize(q), 0), dk(std::ssize(k), 0),
           dv(std::ssize(v), 0);
       attention_forward(be, s, q, k, v, out.span(), lse.span());
       require_close(out.span(), want.out, 64);
+      device.wait();
       for (size_t i = 0; i < want.lse.size(); ++i)
         if (std::isinf(want.lse[i]))
           REQUIRE(double(lse.span()[i]) == want.lse[i]);
@@ -133,8 +134,7 @@ void compare(const Problem& problem) {
       REQUIRE((out.intact() && lse.intact() && dq.intact() && dk.intact() && dv.intact()));
       const std::vector<Values> got{out.values(), lse.values(), dq.values(), dk.values(),
                                     dv.values()};
-      if (before.empty()) before = got;
-      REQUIRE(got == before);  // any number of threads: the same bits
+      bits.require(device, got);
       backward({}, {}, {});
       REQUIRE(dq.values() == got[2]);
     });
@@ -156,6 +156,32 @@ TEST_CASE("attention: equals its definition for any size", "[kernels][attention]
   compare({{20, 50}, {33, 60}, 40, 2, true, 0.1, true});
 }
 
+TEST_CASE("attention: rows of whole vectors", "[kernels][attention]") {
+  for (int64_t depth : {2, 4, 8, 12, 16, 20, 32, 64, 132})
+    compare({{70, 1}, {33, 9}, depth, 2, false, 0.2, false, true});
+}
+
+TEST_CASE("attention: wide heads, in chunks of columns", "[kernels][attention]") {
+  for (int64_t depth : {17, 30, 33, 128, 130})
+    for (bool causal : {false, true})
+      compare({{70, 0, 9}, {33, 5, 70}, depth, 1, causal, 0.2, true});
+}
+
+TEST_CASE("attention: many modalities", "[kernels][attention]") {
+  Problem problem(std::vector<int64_t>(35, 3), std::vector<int64_t>(35, 4), 4, 1, false, 0, false);
+  for (size_t m = 0; m < 35; m += 2) problem.dropout[m] = {0.5, &kState, uint32_t(m)};
+  compare(problem);
+}
+
+TEST_CASE("attention: ranges of one sequence share rows", "[kernels][attention]") {
+  for (int64_t depth : {5, 40}) {
+    Problem problem({20, 70}, {90, 60}, depth, 2, false, 0.2, false);
+    problem.ranges = {{0, 80}, {75, 10}, {60, 50}, {60, 50}};
+    problem.shape.ranges = problem.ranges;
+    compare(problem);
+  }
+}
+
 TEST_CASE("attention: the network's sizes", "[kernels][attention]") {
   compare({std::vector<int64_t>(6, 50), std::vector<int64_t>(6, 100), 8, 8, false, 0.2, false});
   compare({std::vector<int64_t>(40, 1), std::vector<int64_t>(40, 2), 6, 8, false, 0.2, false});
@@ -164,7 +190,8 @@ TEST_CASE("attention: the network's sizes", "[kernels][attention]") {
 
 TEST_CASE("attention: several sequences read the same keys", "[kernels][attention]") {
   compare({{20, 3, 50}, {33, 60, 129}, 8, 2, false, 0.3, true});
-  for (int repeat = 0; repeat < 10; ++repeat)  // a race can show
+  const int repeats = devices()[0].on_host() ? 10 : 1;  // a race can show
+  for (int repeat = 0; repeat < repeats; ++repeat)
     compare({std::vector<int64_t>(40, 8), std::vector<int64_t>(40, 60), 4, 2, false, 0, true});
 }
 
@@ -173,35 +200,48 @@ TEST_CASE("attention: huge and equal scores", "[kernels][attention]") {
   const AttentionShape& s = problem.shape;
   const real huge = std::sqrt(std::numeric_limits<real>::max()) / 16;
   Values q(size_t(2 * s.query_stride), huge), k(size_t(3 * s.key_stride), huge),
-      v(size_t(3 * s.key_stride), 1), out(8), lse(2);
-  attention_forward(Cpu{}, s, q, k, v, out, lse);
-  for (real o : out) REQUIRE(close(double(o), 1, 4));
+      v(size_t(3 * s.key_stride), 1);
+  for (const Device& device : devices())
+    device.run([&](const auto& be) {
+      Values out(8), lse(2);
+      attention_forward(be, s, q, k, v, out, lse);
+      device.wait();
+      for (real o : out) REQUIRE(close(double(o), 1, 4));
+    });
 }
 
 TEST_CASE("attention: rejects what does not fit", "[kernels][attention][errors]") {
   const Problem good({2, 3}, {4, 5}, 4, 2, false, 0, false);
   const Values q(5 * 10), k(9 * 11);
   Values out(40), lse(10);
-  const auto forward = [&](const AttentionShape& s, In a, In b, In c, Out o, Out l) {
-    attention_forward(Cpu{}, s, a, b, c, o, l);
-  };
-  REQUIRE_NOTHROW(forward(good.shape, q, k, k, out, lse));
-  REQUIRE_THROWS_AS(forward(good.shape, In(q).first(47), k, k, out, lse), std::invalid_argument);
-  REQUIRE_THROWS_AS(forward(good.shape, q, In(k).first(95), k, out, lse), std::invalid_argument);
-  REQUIRE_THROWS_AS(forward(good.shape, q, k, In(k).first(95), out, lse), std::invalid_argument);
-  REQUIRE_THROWS_AS(forward(good.shape, q, k, k, Out(out).first(39), lse), std::invalid_argument);
-  REQUIRE_THROWS_AS(forward(good.shape, q, k, k, out, Out(lse).first(9)), std::invalid_argument);
-  AttentionShape bad = good.shape;
-  bad.heads = 3;
-  REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
-  bad = good.shape, bad.key_rows = 8;
-  REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
-  bad = good.shape, bad.ranges_per_sequence = 1;
-  REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
-  bad = good.shape, bad.key_stride = 7;
-  REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
-  bad = good.shape, bad.dropout = bad.dropout.first(1);
-  REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
+  for (const Device& device : devices())
+    device.run([&](const auto& be) {
+      const auto forward = [&](const AttentionShape& s, In a, In b, In c, Out o, Out l) {
+        attention_forward(be, s, a, b, c, o, l);
+      };
+      REQUIRE_NOTHROW(forward(good.shape, q, k, k, out, lse));
+      REQUIRE_THROWS_AS(forward(good.shape, In(q).first(47), k, k, out, lse),
+                        std::invalid_argument);
+      REQUIRE_THROWS_AS(forward(good.shape, q, In(k).first(95), k, out, lse),
+                        std::invalid_argument);
+      REQUIRE_THROWS_AS(forward(good.shape, q, k, In(k).first(95), out, lse),
+                        std::invalid_argument);
+      REQUIRE_THROWS_AS(forward(good.shape, q, k, k, Out(out).first(39), lse),
+                        std::invalid_argument);
+      REQUIRE_THROWS_AS(forward(good.shape, q, k, k, out, Out(lse).first(9)),
+                        std::invalid_argument);
+      AttentionShape bad = good.shape;
+      bad.heads = 3;
+      REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
+      bad = good.shape, bad.key_rows = 8;
+      REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
+      bad = good.shape, bad.ranges_per_sequence = 1;
+      REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
+      bad = good.shape, bad.key_stride = 7;
+      REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
+      bad = good.shape, bad.dropout = bad.dropout.first(1);
+      REQUIRE_THROWS_AS(forward(bad, q, k, k, out, lse), std::invalid_argument);
+    });
 }
 
 #ifdef DECALIGN_F64
@@ -229,9 +269,10 @@ TEST_CASE("attention: queries, keys and values of one array", "[autograd][attent
   const std::vector<KeyRange> ranges{{0, 4}, {4, 5}};
   AttentionShape s;
   s.queries = {1, 2, first}, s.width = 6, s.heads = 2, s.ranges = ranges, s.causal = true;
-  gradcheck(Device{}, {{9, 18}}, {uniform(162, -1, 1)},
-            [&](Tape& tape, const std::vector<Tensor>& in) {
-              return attention(tape, s, in[0], in[0], 6, in[0], 12);
-            });
+  for (const Device& device : devices())
+    gradcheck(device, {{9, 18}}, {uniform(162, -1, 1)},
+              [&](Tape& tape, const std::vector<Tensor>& in) {
+                return attention(tape, s, in[0], in[0], 6, in[0], 12);
+              });
 }
 #endif

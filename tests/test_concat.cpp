@@ -20,6 +20,7 @@ TEST_CASE("concat: part-major, then modality; inactive blocks are zero", "[kerne
         concat_forward(be, s, parts, y.span());
         concat_backward(be, s, dy, gradients);
         concat_backward(be, s, dy, one);
+        device.wait();
         for (int64_t p = 0; p < 2; ++p)
           for (int64_t m = 0; m < 3; ++m)
             for (int64_t i = 0; i < batch; ++i)
@@ -39,22 +40,63 @@ TEST_CASE("concat: part-major, then modality; inactive blocks are zero", "[kerne
   }
 }
 
+TEST_CASE("concat: more modalities and parts than a launch takes", "[kernels][concat]") {
+  std::vector<uint8_t> active(70);
+  for (size_t m = 0; m < active.size(); ++m) active[m] = m % 3 != 1;
+  const ConcatShape s{3, 2, active};
+  const int64_t part = s.active_count() * 6;
+  const size_t count = 18, row = count * 70 * 2;
+  std::vector<Values> values, gradients(count, Values(size_t(part), 1));
+  std::vector<In> parts;
+  std::vector<InOut> dparts;
+  for (size_t p = 0; p < count; ++p) values.push_back(uniform(part, -1, 1, unsigned(p)));
+  for (const Values& v : values) parts.push_back(v);
+  for (const Device& device : devices())
+    device.run([&](const auto& be) {
+      dparts.clear();
+      for (Values& g : gradients) {
+        std::fill(g.begin(), g.end(), real(1));
+        dparts.push_back(g);
+      }
+      Guarded y(int64_t(row) * 3);
+      concat_forward(be, s, parts, y.span());
+      concat_backward(be, s, y.span(), dparts);
+      REQUIRE(y.intact());
+      size_t a = 0;
+      for (size_t m = 0; m < 70; a += active[m++])
+        for (size_t e = 0; e < row * 3 / 70; ++e) {
+          const size_t j = e % 2, b = e / 2 % 3, p = e / 6, from = (a * 3 + b) * 2 + j;
+          const real got = y.span()[b * row + (p * 70 + m) * 2 + j];
+          REQUIRE(got == (active[m] ? values[p][from] : real(0)));
+          if (active[m]) REQUIRE(gradients[p][from] == 1 + values[p][from]);
+        }
+    });
+}
+
 TEST_CASE("concat: rejects what does not fit", "[kernels][concat][errors]") {
   const std::vector<uint8_t> active{1, 1};
   const ConcatShape s{3, 4, active};
   const Values a(24);
   Values y(24);
   const std::vector<In> good{a}, bad{In(a).first(23)};
-  REQUIRE_NOTHROW(concat_forward(Cpu{}, s, good, y));
-  REQUIRE_THROWS_AS(concat_forward(Cpu{}, s, bad, y), std::invalid_argument);
-  REQUIRE_THROWS_AS(concat_forward(Cpu{}, s, good, Out(y).first(23)), std::invalid_argument);
-  REQUIRE_THROWS_AS(concat_forward(Cpu{}, {2, 4, active}, good, y), std::invalid_argument);
+  const std::vector<InOut> gradient{y}, short_one{Out(y).first(23)};
+  for (const Device& device : devices())
+    device.run([&](const auto& be) {
+      REQUIRE_NOTHROW(concat_forward(be, s, good, y));
+      REQUIRE_THROWS_AS(concat_forward(be, s, bad, y), std::invalid_argument);
+      REQUIRE_THROWS_AS(concat_forward(be, s, good, Out(y).first(23)), std::invalid_argument);
+      REQUIRE_THROWS_AS(concat_forward(be, {2, 4, active}, good, y), std::invalid_argument);
+      REQUIRE_NOTHROW(concat_backward(be, s, a, gradient));
+      REQUIRE_THROWS_AS(concat_backward(be, s, a, short_one), std::invalid_argument);
+      REQUIRE_THROWS_AS(concat_backward(be, s, In(a).first(23), gradient), std::invalid_argument);
+    });
 }
 
 #ifdef DECALIGN_F64
 TEST_CASE("concat: gradients", "[autograd][concat]") {
   const std::vector<uint8_t> active{1, 0};
-  gradcheck(Device{}, {{1, 3, 4}, {1, 3, 4}}, {uniform(12, -1, 1), uniform(12, -1, 1, 2)},
-            [&](Tape& tape, const std::vector<Tensor>& in) { return concat(tape, in, active); });
+  for (const Device& device : devices())
+    gradcheck(device, {{1, 3, 4}, {1, 3, 4}}, {uniform(12, -1, 1), uniform(12, -1, 1, 2)},
+              [&](Tape& tape, const std::vector<Tensor>& in) { return concat(tape, in, active); });
 }
 #endif

@@ -45,7 +45,8 @@ TEST_CASE("decoupling: matches the definition", "[autograd][decoupling]") {
             Tape tape(device);
             const Tensor y =
                 decoupling(tape, rows, tape.leaf({19, d}, s), tape.leaf({19, d}, c), active, loss);
-            require_close(y.value, {reference(rows, d, s, c, active, loss)}, 4);
+            require_close(Values{device.read(y.value, 0)}, {reference(rows, d, s, c, active, loss)},
+                          4);
           }
 }
 
@@ -56,29 +57,47 @@ TEST_CASE("decoupling: outputs stay in bounds, every thread count gives the same
   const Rows rows{3, 33, first};
   const int64_t d = 40, n = rows.total() * d;
   const Values s = uniform(n, -1, 1, 1), c = uniform(n, -1, 1, 2), g{real(0.7)};
-  const DecouplingShape shape{rows, d, {}, DecouplingLoss::cos2_mean};
-  Values bits;
-  for (int threads : {1, 2, 5}) {
-    Guarded stats(4 * 99), value(1), ds(n, 0), dc(n, 0);
-    decoupling_forward(Cpu{threads}, shape, s, c, stats.span(), value.span());
-    decoupling_backward(Cpu{threads}, shape, s, c, stats.span(), g, ds.span(), dc.span());
-    REQUIRE((stats.intact() && value.intact() && ds.intact() && dc.intact()));
-    Values all = value.values();
-    for (const Guarded* x : {&ds, &dc})
-      for (real v : x->values()) all.push_back(v);
-    if (bits.empty()) bits = all;
-    REQUIRE((all == bits));
+  for (auto loss : {DecouplingLoss::cos2_mean, DecouplingLoss::cos_sum}) {
+    const DecouplingShape shape{rows, d, {}, loss};
+    Values want_s(size_t(n), 0), want_c(want_s), want_stats(4 * 99), want_value(1);
+    decoupling_forward(Cpu{1}, shape, s, c, want_stats, want_value);
+    decoupling_backward(Cpu{1}, shape, s, c, want_stats, g, want_s, want_c);
+    Bits bits;
+    for (const Device& device : devices())
+      device.run([&](const auto& be) {
+        Guarded stats(4 * 99), value(1), ds(n, 0), dc(n, 0);
+        decoupling_forward(be, shape, s, c, stats.span(), value.span());
+        decoupling_backward(be, shape, s, c, stats.span(), g, ds.span(), dc.span());
+        REQUIRE((stats.intact() && value.intact() && ds.intact() && dc.intact()));
+        require_close(value.span(), {double(want_value[0])}, 4);
+        require_close(stats.span(), {want_stats.begin(), want_stats.end()}, 16, 0.1);
+        require_close(ds.span(), {want_s.begin(), want_s.end()}, 16, 1e-2);
+        require_close(dc.span(), {want_c.begin(), want_c.end()}, 16, 1e-2);
+        bits.require(device, {value.values(), stats.values(), ds.values(), dc.values()});
+        // Accumulates, and either output may be skipped.
+        decoupling_backward(be, shape, s, c, stats.span(), g, ds.span(), {});
+        decoupling_backward(be, shape, s, c, stats.span(), g, {}, dc.span());
+        for (real& e : want_s) e *= 2;
+        for (real& e : want_c) e *= 2;
+        require_close(ds.span(), {want_s.begin(), want_s.end()}, 16, 1e-2);
+        require_close(dc.span(), {want_c.begin(), want_c.end()}, 16, 1e-2);
+        for (real& e : want_s) e /= 2;
+        for (real& e : want_c) e /= 2;
+      });
   }
 }
 
 TEST_CASE("decoupling: spans that do not fit throw", "[kernels][decoupling][errors]") {
   const DecouplingShape shape{{3, 2, kFirst}, 2, {}, DecouplingLoss::cos2_mean};
   Values s(38), c(38), stats(24), value(1), wrong(3);
-  REQUIRE_THROWS_AS(decoupling_forward(Cpu{}, shape, wrong, c, stats, value),
-                    std::invalid_argument);
-  REQUIRE_THROWS_AS(decoupling_forward(Cpu{}, shape, s, c, wrong, value), std::invalid_argument);
-  REQUIRE_THROWS_AS(decoupling_backward(Cpu{}, shape, s, c, stats, value, wrong, c),
-                    std::invalid_argument);
+  for (const Device& device : devices())
+    device.run([&](const auto& be) {
+      REQUIRE_THROWS_AS(decoupling_forward(be, shape, wrong, c, stats, value),
+                        std::invalid_argument);
+      REQUIRE_THROWS_AS(decoupling_forward(be, shape, s, c, wrong, value), std::invalid_argument);
+      REQUIRE_THROWS_AS(decoupling_backward(be, shape, s, c, stats, value, wrong, c),
+                        std::invalid_argument);
+    });
 }
 
 #ifdef DECALIGN_F64

@@ -12,7 +12,7 @@ namespace {
 
 using Doubles = std::vector<double>;
 
-const RandomState kRandom{5, 9};
+const RandomState& kRandom = on_devices(RandomState{5, 9});
 
 bool kept(const Dropout& d, int64_t element) {
   return !d.on() || (dropout_keep_bits(kRandom.seed, kRandom.step, d.op, d.threshold(),
@@ -55,6 +55,48 @@ Doubles reference(const DistributionEncoderShape& s, const std::vector<Weights>&
   return z;
 }
 
+// Gradients by the formula, added to 0.5: dx and, of every modality, those of w1, b1, w2, b2.
+std::vector<Doubles> reference_gradients(const DistributionEncoderShape& s,
+                                         const std::vector<Weights>& all, const Values& x,
+                                         const Values& dz, const Values& drest) {
+  const auto at = [](const Values& v, int64_t i) { return double(v[size_t(i)]); };
+  std::vector<Doubles> out{Doubles(x.size(), 0.5)};
+  for (int64_t m = 0; m < std::ssize(all); ++m) {
+    const Weights& w = all[size_t(m)];
+    Doubles dw1(w.w1.size(), 0.5), db1(w.b1.size(), 0.5), dw2(w.w2.size(), 0.5),
+        db2(w.b2.size(), 0.5);
+    for (int64_t row = m * s.batch; row < (m + 1) * s.batch; ++row) {
+      Doubles dh(size_t(s.hidden), 0.0), h(size_t(s.hidden), 0.0);
+      for (int64_t j = 0; j < s.hidden; ++j) {
+        double sum = at(w.b1, j);
+        for (int64_t i = 0; i < s.width; ++i)
+          sum += at(w.w1, j * s.width + i) * at(x, row * s.width + i);
+        if (sum <= 0 || !kept(s.dropout, row * s.hidden + j)) continue;
+        h[size_t(j)] = sum * double(s.dropout.scale());
+      }
+      for (int64_t o = 0; o < s.outputs; ++o) {
+        const int64_t e = row * s.outputs + o;
+        const double d = at(dz, e) + (drest.empty() ? 0 : at(drest, e));
+        db2[size_t(o)] += d;
+        for (int64_t j = 0; j < s.hidden; ++j) {
+          dw2[size_t(o * s.hidden + j)] += d * h[size_t(j)];
+          if (h[size_t(j)] > 0)
+            dh[size_t(j)] += d * at(w.w2, o * s.hidden + j) * double(s.dropout.scale());
+        }
+      }
+      for (int64_t j = 0; j < s.hidden; ++j) {
+        db1[size_t(j)] += dh[size_t(j)];
+        for (int64_t i = 0; i < s.width; ++i) {
+          dw1[size_t(j * s.width + i)] += dh[size_t(j)] * at(x, row * s.width + i);
+          out[0][size_t(row * s.width + i)] += dh[size_t(j)] * at(w.w1, j * s.width + i);
+        }
+      }
+    }
+    out.insert(out.end(), {dw1, db1, dw2, db2});
+  }
+  return out;
+}
+
 }  // namespace
 
 TEST_CASE("distribution_encoder: matches the formula to the last bits at every size",
@@ -73,76 +115,103 @@ TEST_CASE("distribution_encoder: matches the formula to the last bits at every s
       for (int64_t m = 0; m < M; ++m) all.push_back(weights(s, unsigned(10 * m + 1)));
       for (const Weights& w : all) groups.push_back({w.w1, w.b1, w.w2, w.b2, {}, {}, {}, {}});
       const Values x = uniform(M * B * d, -1, 1, 7);
-      for (int threads : {1, 2, 5}) {
-        Guarded z(M * B * p), rest(M * B * p);
-        Doubles hidden(size_t(M * B * H));
-        distribution_encoder_forward(Cpu{threads}, s, groups, x, z.span(), rest.span(), hidden);
-        REQUIRE((z.intact() && rest.intact()));
-        const Doubles want = reference(s, all, x);
-        require_close(z.span(), want, sizeof(real) == 4 ? 0.51 : 1e3, 0.01);
-        for (size_t i = 0; i < want.size(); ++i) {  // far below what z alone can say
-          const double sum = double(z.values()[i]) + double(rest.values()[i]);
-          REQUIRE(std::abs(sum - want[i]) <= 1e-12 * (1 + std::abs(want[i])));
-        }
-        distribution_encoder_forward(Cpu{threads}, s, groups, x, rest.span(), {}, hidden);
-        REQUIRE((rest.values() == z.values()));
-      }
+      const Doubles want = reference(s, all, x);
+      Bits bits;
+      for (const Device& device : devices())
+        device.run([&](const auto& be) {
+          Guarded z(M * B * p), rest(M * B * p);
+          Shared<double> hidden(size_t(M * B * H));
+          distribution_encoder_forward(be, s, groups, x, z.span(), rest.span(), hidden);
+          require_close(z.span(), want, sizeof(real) == 4 ? 0.51 : 1e3, 0.01);
+          REQUIRE((z.intact() && rest.intact()));
+          const Values high = z.values(), low = rest.values();
+          for (size_t i = 0; i < want.size(); ++i) {  // far below what z alone can say
+            const double sum = double(high[i]) + double(low[i]);
+            REQUIRE(std::abs(sum - want[i]) <= 1e-12 * (1 + std::abs(want[i])));
+          }
+          distribution_encoder_forward(be, s, groups, x, rest.span(), {}, hidden);
+          REQUIRE((rest.values() == high));
+          bits.require(device, {high, low});
+        });
     }
 }
 
 TEST_CASE(
-    "distribution_encoder: every thread count gives the same gradients, empty ones are "
-    "skipped",
+    "distribution_encoder: gradients follow the formula at every size with the same bits each "
+    "time, empty ones are skipped",
     "[kernels][distribution_encoder]") {
-  const int64_t M = 3, B = 33;
-  const DistributionEncoderShape s{B, 9, 17, 5, Dropout{0.25, &kRandom, 1}};
-  const Values x = uniform(M * B * s.width, -1, 1, 3), dz = uniform(M * B * s.outputs, -1, 1, 4);
-  std::vector<Weights> all;
-  for (int64_t m = 0; m < M; ++m) all.push_back(weights(s, unsigned(10 * m + 1)));
-  std::vector<Values> bits;
-  for (int threads : {1, 2, 5}) {
-    std::vector<Guarded> out;
-    for (const Weights& w : all)
-      for (const Values* v : {&w.w1, &w.b1, &w.w2, &w.b2}) out.emplace_back(std::ssize(*v), 0.5);
-    Guarded dx(M * B * s.width, 0.5);
-    std::vector<DistributionEncoderGroup> groups;
-    for (size_t m = 0; m < all.size(); ++m)
-      groups.push_back({all[m].w1, all[m].b1, all[m].w2, all[m].b2, out[4 * m].span(),
-                        out[4 * m + 1].span(), out[4 * m + 2].span(), out[4 * m + 3].span()});
-    Workspace scratch(distribution_encoder_scratch_bytes(Cpu{}, s, M));
-    Doubles hidden(size_t(M * B * s.hidden));
-    Values z(dz.size());
-    distribution_encoder_forward(Cpu{threads}, s, groups, x, z, {}, hidden);
-    distribution_encoder_backward(Cpu{threads}, s, groups, x, hidden, dz, {}, dx.span(),
-                                  scratch.span());
-    std::vector<Values> got{dx.values()};
-    REQUIRE(dx.intact());
-    for (const Guarded& g : out) {
-      REQUIRE(g.intact());
-      got.push_back(g.values());
-    }
-    if (threads == 1) bits = got;
-    REQUIRE((got == bits));
-    for (DistributionEncoderGroup& g : groups) g.dweight1 = g.dbias1 = g.dweight2 = g.dbias2 = {};
-    distribution_encoder_backward(Cpu{threads}, s, groups, x, hidden, dz, {}, {}, scratch.span());
-    for (size_t i = 0; i < out.size(); ++i) REQUIRE((out[i].values() == bits[i + 1]));
+  for (const auto& [M, B, d, H, p] : std::vector<std::array<int64_t, 5>>{{3, 32, 40, 40, 40},
+                                                                         {3, 33, 9, 17, 5},
+                                                                         {2, 1, 1, 1, 1},
+                                                                         {2, 7, 129, 33, 3},
+                                                                         {2, 300, 5, 6, 3},
+                                                                         {1, 300, 70, 3, 2},
+                                                                         {17, 2, 3, 4, 5},
+                                                                         {3, 0, 4, 4, 4},
+                                                                         {2, 3, 0, 4, 2},
+                                                                         {2, 3, 4, 0, 2},
+                                                                         {2, 3, 4, 2, 0}}) {
+    const DistributionEncoderShape s{B, d, H, p, Dropout{0.25, &kRandom, 1}};
+    const Values x = uniform(M * B * d, -1, 1, 3), dz = uniform(M * B * p, -1, 1, 4),
+                 drest = uniform(B == 33 ? 0 : M * B * p, -1, 1, 5);
+    std::vector<Weights> all;
+    for (int64_t m = 0; m < M; ++m) all.push_back(weights(s, unsigned(10 * m + 1)));
+    const std::vector<Doubles> want = reference_gradients(s, all, x, dz, drest);
+    Bits bits;
+    for (const Device& device : devices())
+      device.run([&](const auto& be) {
+        std::vector<Guarded> out;
+        out.emplace_back(std::ssize(x), 0.5);
+        for (const Weights& w : all)
+          for (const Values* v : {&w.w1, &w.b1, &w.w2, &w.b2})
+            out.emplace_back(std::ssize(*v), 0.5);
+        std::vector<DistributionEncoderGroup> groups;
+        for (size_t m = 0; m < all.size(); ++m)
+          groups.push_back({all[m].w1, all[m].b1, all[m].w2, all[m].b2, out[4 * m + 1].span(),
+                            out[4 * m + 2].span(), out[4 * m + 3].span(), out[4 * m + 4].span()});
+        Workspace scratch(distribution_encoder_scratch_bytes(be, s, M));
+        Shared<double> hidden(size_t(M * B * H));
+        Values z(dz.size());
+        distribution_encoder_forward(be, s, groups, x, z, {}, hidden);
+        distribution_encoder_backward(be, s, groups, x, hidden, dz, drest, out[0].span(),
+                                      scratch.span());
+        std::vector<Values> got;
+        for (size_t i = 0; i < out.size(); ++i) {
+          require_close(out[i].span(), want[i], sizeof(real) == 4 ? 1 : 1e4);
+          REQUIRE(out[i].intact());
+          got.push_back(out[i].values());
+        }
+        bits.require(device, got);
+        for (DistributionEncoderGroup& g : groups)
+          g.dweight1 = g.dbias1 = g.dweight2 = g.dbias2 = {};
+        distribution_encoder_backward(be, s, groups, x, hidden, dz, drest, {}, scratch.span());
+        for (size_t i = 0; i < out.size(); ++i) REQUIRE((out[i].values() == got[i]));
+        groups[0].dbias1 = out[2].span();
+        distribution_encoder_backward(be, s, groups, x, hidden, dz, drest, {}, scratch.span());
+        for (size_t i = 0; i < out.size(); ++i)
+          if (i != 2) REQUIRE((out[i].values() == got[i]));
+        for (size_t j = 0; j < want[2].size(); ++j)
+          REQUIRE(close(out[2].values()[j], 2 * want[2][j] - 0.5, sizeof(real) == 4 ? 2 : 1e4));
+      });
   }
 }
 
 TEST_CASE("distribution_encoder: sizes that do not fit throw",
           "[autograd][distribution_encoder][errors]") {
-  Tape tape;
-  Values x(24), w1(20), b1(5), w2(15), b2(3);
-  const DistributionEncoderPart part{tape.leaf({5, 4}, w1), tape.leaf({5}, b1),
-                                     tape.leaf({3, 5}, w2), tape.leaf({3}, b2)};
-  const std::vector<DistributionEncoderPart> two{part, part};
-  REQUIRE(distribution_encoder(tape, tape.leaf({2, 3, 4}, x), two).z.shape == Shape{2, 3, 3});
-  REQUIRE_THROWS_AS(distribution_encoder(tape, tape.leaf({3, 2, 4}, x), two),
-                    std::invalid_argument);
-  REQUIRE_THROWS_AS(distribution_encoder(tape, tape.leaf({2, 2, 6}, x), two),
-                    std::invalid_argument);
-  REQUIRE_THROWS_AS(distribution_encoder(tape, tape.leaf({2, 3, 4}, x), two, Dropout{0.5}),
-                    std::invalid_argument);
+  for (const Device& device : devices()) {
+    Tape tape(device);
+    Values x(24), w1(20), b1(5), w2(15), b2(3);
+    const DistributionEncoderPart part{tape.leaf({5, 4}, w1), tape.leaf({5}, b1),
+                                       tape.leaf({3, 5}, w2), tape.leaf({3}, b2)};
+    const std::vector<DistributionEncoderPart> two{part, part};
+    REQUIRE(distribution_encoder(tape, tape.leaf({2, 3, 4}, x), two).z.shape == Shape{2, 3, 3});
+    REQUIRE_THROWS_AS(distribution_encoder(tape, tape.leaf({3, 2, 4}, x), two),
+                      std::invalid_argument);
+    REQUIRE_THROWS_AS(distribution_encoder(tape, tape.leaf({2, 2, 6}, x), two),
+                      std::invalid_argument);
+    REQUIRE_THROWS_AS(distribution_encoder(tape, tape.leaf({2, 3, 4}, x), two, Dropout{0.5}),
+                      std::invalid_argument);
+  }
 }
 
 #ifdef DECALIGN_F64
@@ -158,14 +227,15 @@ TEST_CASE("distribution_encoder: gradient", "[autograd][distribution_encoder]") 
         shapes.push_back(shape);
       for (const Values& v : {w.w1, w.b1, w.w2, w.b2}) start.push_back(v);
     }
-    gradcheck(
-        devices()[1], shapes, start,
-        [&](Tape& tape, const std::vector<Tensor>& t) {
-          const std::vector<DistributionEncoderPart> parts{{t[1], t[2], t[3], t[4]},
-                                                           {t[5], t[6], t[7], t[8]}};
-          return distribution_encoder(tape, t[0], parts, s.dropout).z;
-        },
-        1e-8, 1e-4);
+    for (const Device& device : devices())
+      gradcheck(
+          device, shapes, start,
+          [&](Tape& tape, const std::vector<Tensor>& t) {
+            const std::vector<DistributionEncoderPart> parts{{t[1], t[2], t[3], t[4]},
+                                                             {t[5], t[6], t[7], t[8]}};
+            return distribution_encoder(tape, t[0], parts, s.dropout).z;
+          },
+          1e-8, 1e-4);
   }
 }
 #endif

@@ -9,9 +9,9 @@ only() {
   local folder=$1 allowed found
   shift
   allowed=$(IFS='|'; echo "$*")
-  found=$(grep -rnE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' "$folder" --include='*.h' --include='*.cpp' |
-    grep -vE "\"($allowed)/[^.][^\"]*\"" | grep -v '\.\./' || true)
-  found+=$(grep -rnE '#[[:space:]]*include[[:space:]]*[<"][^>"]*\.\./' "$folder" --include='*.h' --include='*.cpp' || true)
+  found=$(grep -rnE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' "$folder" --include='*.h' --include='*.cpp' --include='*.cu' |
+    grep -v 'kernels/cuda/launch.h.*"sim.h"' | grep -vE "\"($allowed)/[^.][^\"]*\"" | grep -v '\.\./' || true)
+  found+=$(grep -rnE '#[[:space:]]*include[[:space:]]*[<"][^>"]*\.\./' "$folder" --include='*.h' --include='*.cpp' --include='*.cu' || true)
   [ -z "$found" ] && return
   echo "$folder/ may include only $*:" >&2
   echo "$found" >&2
@@ -21,7 +21,7 @@ only() {
 # door LIBRARY PATTERN ALLOWED: only files whose path matches ALLOWED include <PATTERN...>.
 door() {
   local found
-  found=$(grep -rnE "#[[:space:]]*include[[:space:]]*[<\"]($2)" kernels autograd model data tools --include='*.h' --include='*.cpp' |
+  found=$(grep -rnE "#[[:space:]]*include[[:space:]]*[<\"]($2)" kernels autograd model data tools --include='*.h' --include='*.cpp' --include='*.cu' |
     grep -vE "^($3)" || true)
   [ -z "$found" ] && return
   echo "$1 is included outside of $3:" >&2
@@ -41,6 +41,7 @@ door Eigen 'Eigen/' 'kernels/cpu/|model/baselines\.cpp'
 door nlohmann-json 'nlohmann/' 'data/|model/|tools/'
 door CLI11 'CLI/' 'tools/'
 door utf8proc 'utf8proc' 'data/unicode'
+door CUDA '(cuda|cublas|cub/)' 'kernels/cuda/'
 door Catch2 'catch2/' 'tests/'
 door "Google Benchmark" 'benchmark/' 'bench/'
 # What the others need not know stays out of headers.

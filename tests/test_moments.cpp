@@ -11,8 +11,8 @@ namespace {
 
 using Doubles = std::vector<double>;
 
-template <class T>
-double reference(const std::vector<T>& z, int64_t M, int64_t B, int64_t p, Reduction reduction) {
+template <class Sample>
+double reference(const Sample& z, int64_t M, int64_t B, int64_t p, Reduction reduction) {
   std::vector<std::array<Doubles, 3>> s;
   for (int64_t m = 0; m < M; ++m) {
     const auto Z = [&](int64_t n, int64_t j) { return double(z[size_t((m * B + n) * p + j)]); };
@@ -53,22 +53,52 @@ TEST_CASE("moments: matches the definition", "[kernels][moments]") {
              {3, 32, 40}, {2, 1, 1}, {1, 7, 3}, {5, 7, 33}, {3, 2, 7}, {2, 129, 5}})
       for (double scale : {1.0, 1e-4, 1e2}) {
         const Values z = uniform(M * B * p, -scale, 2 * scale);
-        Values bits;
-        for (int threads : {1, 2, 5}) {
-          const Cpu be{threads};
-          const MomentsShape s{M, B, p, reduction};
-          Guarded mean(M * p), cov(M * p * p), skew(M * p), value(1), dz(M * B * p, 0);
-          Workspace scratch(moments_scratch_bytes(be, s));
-          moments_forward(be, s, z, {}, mean.span(), cov.span(), skew.span(), value.span(),
-                          scratch.span());
-          moments_backward(be, s, z, {}, mean.span(), cov.span(), skew.span(), Values{1}, dz.span(),
-                           {}, scratch.span());
-          REQUIRE(
-              (mean.intact() && cov.intact() && skew.intact() && value.intact() && dz.intact()));
-          require_close(value.span(), {reference(z, M, B, p, reduction)}, 256, scale);
-          if (threads == 1) bits = dz.values();
-          REQUIRE((dz.values() == bits));
-        }
+        const MomentsShape s{M, B, p, reduction};
+        const Values rest = uniform(M * B * p, -1e-8 * scale, 1e-8 * scale, 2);
+        // What the host's backend makes of it, in double's precision where the gradient is a pair.
+        Values mean0(size_t(M * p)), cov0(size_t(M * p * p)), skew0(mean0), value0(1),
+            dz0(z.size()), drest0(z.size());
+        Workspace host(moments_scratch_bytes(Cpu{}, s));
+        moments_forward(Cpu{1}, s, z, rest, mean0, cov0, skew0, value0, host.span());
+        moments_backward(Cpu{1}, s, z, rest, mean0, cov0, skew0, Values{real(0.7)}, dz0, drest0,
+                         host.span());
+        double largest = 0;
+        for (real e : dz0) largest = std::max(largest, double(std::abs(e)));
+        Bits bits;
+        for (const Device& device : devices())
+          device.run([&, M = M, B = B, p = p](const auto& be) {
+            Guarded mean(M * p), cov(M * p * p), skew(M * p), value(1), dz(M * B * p, 0),
+                drest(M * B * p, 0);
+            Workspace scratch(moments_scratch_bytes(be, s));
+            moments_forward(be, s, z, {}, mean.span(), cov.span(), skew.span(), value.span(),
+                            scratch.span());
+            require_close(value.span(), {reference(z, M, B, p, reduction)}, 256, scale);
+            moments_forward(be, s, z, rest, mean.span(), cov.span(), skew.span(), value.span(),
+                            scratch.span());
+            moments_backward(be, s, z, rest, mean.span(), cov.span(), skew.span(),
+                             Values{real(0.7)}, dz.span(), drest.span(), scratch.span());
+            REQUIRE((mean.intact() && cov.intact() && skew.intact() && value.intact() &&
+                     dz.intact() && drest.intact()));
+            require_close(mean.span(), {mean0.begin(), mean0.end()}, 2, scale);
+            require_close(cov.span(), {cov0.begin(), cov0.end()}, 4, scale * scale);
+            require_close(skew.span(), {skew0.begin(), skew0.end()}, 16);
+            require_close(value.span(), {double(value0[0])}, 16, scale);
+            const Values high = dz.values(), low = drest.values();
+            // The covariance's pull is summed in the host's reals, here in double.
+            const double limit = 64 * double(std::numeric_limits<real>::epsilon()) * largest;
+            for (size_t i = 0; i < high.size(); ++i)
+              REQUIRE(std::abs(double(high[i]) + double(low[i]) - double(dz0[i]) -
+                               double(drest0[i])) <= limit);
+            bits.require(device,
+                         {mean.values(), cov.values(), skew.values(), value.values(), high, low});
+            // Accumulates; without the rest too.
+            moments_backward(be, s, z, rest, mean.span(), cov.span(), skew.span(),
+                             Values{real(-0.7)}, dz.span(), drest.span(), scratch.span());
+            require_close(dz.span(), std::vector<double>(dz0.size(), 0.0), 4, largest);
+            moments_backward(be, s, z, rest, mean.span(), cov.span(), skew.span(),
+                             Values{real(0.7)}, dz.span(), {}, scratch.span());
+            require_close(dz.span(), {dz0.begin(), dz0.end()}, 64, largest);
+          });
       }
 }
 
@@ -78,12 +108,16 @@ TEST_CASE("moments: a common offset of 1e3 leaves covariance and skewness", "[ke
   for (real& e : z) e = std::round(e * 128) / 128;
   for (size_t i = 0; i < z.size(); ++i) far[i] = z[i] + 1024;  // exact
   const MomentsShape s{2, B, p, Reduction::mean};
-  Values mean(2 * p), cov(2 * p * p), skew(2 * p), cov2(cov), skew2(skew), value(1);
-  Workspace scratch(moments_scratch_bytes(Cpu{}, s));
-  moments_forward(Cpu{}, s, z, {}, mean, cov, skew, value, scratch.span());
-  moments_forward(Cpu{}, s, far, {}, mean, cov2, skew2, value, scratch.span());
-  require_close(cov2, Doubles(cov.begin(), cov.end()), 2e3);
-  require_close(skew2, Doubles(skew.begin(), skew.end()), 1e4);
+  for (const Device& device : devices())
+    device.run([&](const auto& be) {
+      Values mean(2 * p), cov(2 * p * p), skew(2 * p), cov2(cov), skew2(skew), value(1);
+      Workspace scratch(moments_scratch_bytes(be, s));
+      moments_forward(be, s, z, {}, mean, cov, skew, value, scratch.span());
+      moments_forward(be, s, far, {}, mean, cov2, skew2, value, scratch.span());
+      device.wait();
+      require_close(cov2, Doubles(cov.begin(), cov.end()), 2e3);
+      require_close(skew2, Doubles(skew.begin(), skew.end()), 1e4);
+    });
 }
 
 TEST_CASE("moments: what rounding took from z counts", "[autograd][moments]") {
@@ -95,44 +129,53 @@ TEST_CASE("moments: what rounding took from z counts", "[autograd][moments]") {
     z.push_back(real(exact.back()));
     rest.push_back(real(exact.back() - double(z.back())));
   }
-  Tape tape;
-  const Tensor y = moment_matching(tape, tape.leaf({M, B, p}, z, dz), Reduction::mean,
-                                   tape.leaf({M, B, p}, rest));
   const double want = reference(exact, M, B, p, Reduction::mean);
-  REQUIRE(double(y.value[0]) == Approx(want).epsilon(1e-6));
-  tape.backward(y);
-  for (real g : dz) REQUIRE(std::isfinite(g));
+  for (const Device& device : devices()) {
+    Tape tape(device);
+    const Tensor y = moment_matching(tape, tape.leaf({M, B, p}, z, dz), Reduction::mean,
+                                     tape.leaf({M, B, p}, rest));
+    REQUIRE(double(device.read(y.value, 0)) == Approx(want).epsilon(1e-6));
+    tape.backward(y);
+    device.wait();
+    for (real g : dz) REQUIRE(std::isfinite(g));
+  }
 }
 
 TEST_CASE("moments: no batch and zeros are 0, wrong spans throw", "[autograd][moments][errors]") {
-  for (int64_t B : {0, 1, 5}) {
-    Values z(size_t(3 * B * 2), 0), dz(z);
-    Tape tape;
-    const Tensor y = moment_matching(tape, tape.leaf({3, B, 2}, z, dz), Reduction::mean);
-    REQUIRE(y.value[0] == 0);
-    if (B == 0) continue;
-    tape.backward(y);
-    for (real g : dz) REQUIRE(g == 0);
+  for (const Device& device : devices()) {
+    for (int64_t B : {0, 1, 5}) {
+      Values z(size_t(3 * B * 2), 0), dz(z);
+      Tape tape(device);
+      const Tensor y = moment_matching(tape, tape.leaf({3, B, 2}, z, dz), Reduction::mean);
+      REQUIRE(device.read(y.value, 0) == 0);
+      if (B == 0) continue;
+      tape.backward(y);
+      device.wait();
+      for (real g : dz) REQUIRE(g == 0);
+    }
+    Values z(6), cov(7), m(2), value(1);
+    device.run([&](const auto& be) {
+      REQUIRE_THROWS_AS(moments_forward(be, {2, 3, 1, Reduction::sum}, z, {}, m, cov, m, value, {}),
+                        std::invalid_argument);
+    });
   }
-  Values z(6), cov(7), m(2), value(1);
-  REQUIRE_THROWS_AS(moments_forward(Cpu{}, {2, 3, 1, Reduction::sum}, z, {}, m, cov, m, value, {}),
-                    std::invalid_argument);
 }
 
 #ifdef DECALIGN_F64
 TEST_CASE("moments: gradient, clamped variances included", "[autograd][moments]") {
-  for (Reduction reduction : {Reduction::sum, Reduction::mean})
-    for (double scale : {1.0, 2e-4})
-      for (int64_t B : {1, 2, 6}) {
-        Values z = uniform(3 * B * 3, -scale, scale);
-        for (int64_t m = 0; m < 3; ++m)
-          for (int64_t i = 0; i < B * 3; ++i) z[size_t(m * B * 3 + i)] += real(m);
-        gradcheck(
-            devices()[1], {{3, B, 3}}, {z},
-            [&](Tape& tape, const std::vector<Tensor>& x) {
-              return moment_matching(tape, x[0], reduction);
-            },
-            1e-8, scale < 1 ? 1e-4 : 1e-3);
-      }
+  for (const Device& device : devices())
+    for (Reduction reduction : {Reduction::sum, Reduction::mean})
+      for (double scale : {1.0, 2e-4})
+        for (int64_t B : {1, 2, 6}) {
+          Values z = uniform(3 * B * 3, -scale, scale);
+          for (int64_t m = 0; m < 3; ++m)
+            for (int64_t i = 0; i < B * 3; ++i) z[size_t(m * B * 3 + i)] += real(m);
+          gradcheck(
+              device, {{3, B, 3}}, {z},
+              [&](Tape& tape, const std::vector<Tensor>& x) {
+                return moment_matching(tape, x[0], reduction);
+              },
+              1e-8, scale < 1 ? 1e-4 : 1e-3);
+        }
 }
 #endif

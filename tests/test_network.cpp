@@ -36,13 +36,13 @@ Batch random_batch(const std::vector<ModalitySize>& sizes, int64_t count, unsign
   batch.count = count;
   for (const ModalitySize& size : sizes) {
     BatchModality m;
-    m.x = uniform(count * size.steps * size.width, -1, 1, ++seed);
+    m.x = on_host(uniform(count * size.steps * size.width, -1, 1, ++seed));
     m.steps = size.steps;
     m.width = size.width;
     m.lengths.assign(size_t(count), int32_t(size.steps));
     batch.modalities.push_back(std::move(m));
   }
-  batch.labels = uniform(count, -2, 2, ++seed);
+  batch.labels = on_host(uniform(count, -2, 2, ++seed));
   return batch;
 }
 

@@ -43,8 +43,8 @@ TEST_CASE("parameters: found by name, and a name is there once", "[model][optimi
 
 TEST_CASE("optimizer: three steps are Adam's definition with clipping and decay",
           "[model][optimizer]") {
-  const Device device = GENERATE(Device(Cpu{1}), Device(Cpu{2}));
   Parameters parameters = three_parameters();
+  parameters.move_to(GENERATE(Device(Cpu{1}), Device(Cpu{2})));
   AdamOptions options;
   options.clip = 0.5;
   options.weight_decay = 0.1;
@@ -57,7 +57,7 @@ TEST_CASE("optimizer: three steps are Adam's definition with clipping and decay"
     v.emplace_back(value.size(), 0.0);
   }
   for (int t = 1; t <= 3; ++t) {
-    optimizer.zero_grad(device);
+    optimizer.zero_grad();
     for (real g : parameters.grads()) REQUIRE(g == 0);
     set_gradients(parameters, unsigned(100 * t));
     const double rate = t == 3 ? 0.01 : 0.05;
@@ -67,7 +67,7 @@ TEST_CASE("optimizer: three steps are Adam's definition with clipping and decay"
       for (real g : parameters.grads(p)) norm += double(g) * double(g);
     norm = std::sqrt(norm);
     REQUIRE(norm > 2 * options.clip);
-    optimizer.step(device);
+    optimizer.step();
     CHECK(close(optimizer.gradient_norm(), norm, 16));
     CHECK(optimizer.steps() == t);
     for (size_t i = 0; i < want.size(); ++i) {
@@ -94,7 +94,7 @@ TEST_CASE("optimizer: what is not trained keeps its bits and its moments stay ze
   options.weight_decay = 1;
   Optimizer optimizer(parameters, options, 0.1);
   set_gradients(parameters, 1);
-  optimizer.step(Device(Cpu{2}));
+  optimizer.step();
   CHECK(Values(parameters.values(fixed).begin(), parameters.values(fixed).end()) == before);
   for (int64_t i = 0; i < fixed.size(); ++i)
     CHECK(optimizer.first_moment()[size_t(fixed.offset + i)] == 0);
@@ -104,7 +104,6 @@ TEST_CASE("optimizer: what is not trained keeps its bits and its moments stay ze
 
 TEST_CASE("optimizer: moments and step count carried over continue to the same bits",
           "[model][optimizer]") {
-  const Device device(Cpu{1});
   AdamOptions options;
   options.clip = 1;
   Parameters whole = three_parameters(), half = three_parameters();
@@ -112,19 +111,16 @@ TEST_CASE("optimizer: moments and step count carried over continue to the same b
   Optimizer before(half, options, 0.02);
   for (unsigned t = 0; t < 4; ++t) {
     set_gradients(whole, 50 * t);
-    a.step(device);
+    a.step();
     if (t >= 2) continue;
     set_gradients(half, 50 * t);
-    before.step(device);
+    before.step();
   }
   Optimizer b(half, options, 0.02);
-  std::copy(before.first_moment().begin(), before.first_moment().end(), b.first_moment().begin());
-  std::copy(before.second_moment().begin(), before.second_moment().end(),
-            b.second_moment().begin());
-  b.set_steps(before.steps());
+  b.restore(before.first_moment(), before.second_moment(), before.steps());
   for (unsigned t = 2; t < 4; ++t) {
     set_gradients(half, 50 * t);
-    b.step(device);
+    b.step();
   }
   CHECK(std::equal(whole.values().begin(), whole.values().end(), half.values().begin()));
 }
@@ -152,10 +148,10 @@ TEST_CASE("optimizer: each group has its step size and decay, all share the norm
   decayed.weight_decay = 0.3;
   // What one group alone does to both parameters.
   Parameters first = parameters_of(0), second = parameters_of(0), grouped = parameters_of(1);
-  Optimizer(first, options, 0.05).step(Device{});
-  Optimizer(second, decayed, 0.01).step(Device{});
+  Optimizer(first, options, 0.05).step();
+  Optimizer(second, decayed, 0.01).step();
   Optimizer optimizer(grouped, {{options, 0.05}, {decayed, 0.01}});
-  optimizer.step(Device{});
+  optimizer.step();
   CHECK(values_of(grouped, 0) == values_of(first, 0));
   CHECK(values_of(grouped, 1) == values_of(second, 1));
   CHECK(values_of(grouped, 1) != values_of(first, 1));

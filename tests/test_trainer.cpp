@@ -102,7 +102,7 @@ TEST_CASE("batches: gather copies the samples asked for", "[model][trainer]") {
   const auto& lengths = split.modalities[0].lengths;
   CHECK(batch.modalities[0].lengths == std::vector<int32_t>{lengths[5], lengths[2]});
   CHECK(batch.modalities[1].lengths == std::vector<int32_t>{7, 7});
-  CHECK(batch.labels == Values{real(split.labels[5]), real(split.labels[2])});
+  CHECK(batch.labels == std::vector<real>{real(split.labels[5]), real(split.labels[2])});
 }
 
 TEST_CASE("trainer: it learns, and ends with the best epoch's weights", "[model][trainer]") {

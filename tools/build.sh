@@ -22,6 +22,14 @@ need_packages() {
     { echo "apt-get install ${missing[*]} failed" >&2; exit 2; }
 }
 
+# The CMake option for CUDA: for the GPU that is there, else for one architecture, and off without nvcc.
+cuda_option() {
+  local compute
+  command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || { echo -DDECALIGN_CUDA=OFF; return; }
+  compute=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
+  echo "-DCMAKE_CUDA_ARCHITECTURES=${compute:-90}"
+}
+
 # configure DIR CMAKE_OPTIONS...: only if DIR was not configured with these options before.
 configure() {
   local dir=$1 stamp=$1/configured

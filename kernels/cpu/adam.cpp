@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/adam.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -17,8 +18,7 @@ size_t global_norm_scratch_bytes(const Cpu&, int64_t n) {
 void global_norm(const Cpu& be, In gradient, bool add, std::span<double> squared_norm,
                  Scratch scratch) {
   const int64_t n = std::ssize(gradient);
-  expect(squared_norm.size() == 1, "global_norm: squared_norm must have one element");
-  expect(scratch.size() >= global_norm_scratch_bytes(be, n), "global_norm: scratch too small");
+  check_global_norm(squared_norm, scratch, global_norm_scratch_bytes(be, n));
   double* partial = carve<double>(scratch, (n + kGrain - 1) / kGrain);
   parallel_ranges(be, n, kGrain, [&](int64_t begin, int64_t end) {
     const real* g = gradient.data();
@@ -39,13 +39,8 @@ void adam_advance(const Cpu&, AdamState* state) {
 
 void adam(const Cpu& be, const AdamOptions& o, const AdamState* state, In gradient, InOut parameter,
           InOut m, InOut v) {
-  expect(state != nullptr && state->step >= 1, "adam: no state or its step is not counted from 1");
-  expect(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0 &&
-             o.weight_decay >= 0 && o.clip >= 0,
-         "adam: option out of range");
-  expect(parameter.size() == gradient.size() && m.size() == gradient.size() &&
-             v.size() == gradient.size(),
-         "adam: gradient, parameter, m and v differ in size");
+  check_adam(o, state, gradient, parameter, m, v);
+  expect(state->step >= 1, "adam: the step is not counted from 1");
   const double norm = std::sqrt(state->squared_norm);
   const double factor = o.clip / (norm + 1e-6);  // not min(): a NaN norm must reach the parameters
   const real scale = o.clip > 0 && !(factor >= 1) ? real(factor) : real(1);
@@ -67,6 +62,29 @@ void adam(const Cpu& be, const AdamOptions& o, const AdamState* state, In gradie
       pp[i] -= step_size * (mi / (std::sqrt(vi) * inverse_root + eps));
     }
   });
+}
+
+size_t clipped_adam_scratch_bytes(const Cpu& be, int64_t n, int64_t) {
+  return carve_bytes<double>(1) + global_norm_scratch_bytes(be, n);
+}
+
+void clipped_adam(const Cpu& be, std::span<const AdamGroup> groups,
+                  std::span<const AdamRange> ranges, In gradient, InOut parameter, InOut m, InOut v,
+                  Scratch scratch) {
+  check_clipped_adam(groups, ranges, gradient, parameter, m, v, scratch,
+                     clipped_adam_scratch_bytes(be, std::ssize(gradient), std::ssize(groups)));
+  double* norm = carve<double>(scratch, 1);
+  global_norm(be, gradient, false, {norm, 1}, scratch);
+  for (const AdamGroup& group : groups) {
+    group.state->squared_norm = *norm;
+    adam_advance(be, group.state);
+  }
+  for (const AdamRange& r : ranges) {
+    const AdamGroup& group = groups[size_t(r.group)];
+    const size_t begin = size_t(r.begin), size = size_t(r.size);
+    adam(be, group.options, group.state, gradient.subspan(begin, size),
+         parameter.subspan(begin, size), m.subspan(begin, size), v.subspan(begin, size));
+  }
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -100,9 +100,7 @@ void run_tile(const AttentionShape& s, const AttentionHead& h, int64_t t0, int64
 }  // namespace
 
 void attention_forward(const Cpu& be, const AttentionShape& s, In q, In k, In v, Out out, Out lse) {
-  check_attention(s, q, k, v);
-  expect(std::ssize(out) == s.queries.total() * s.width, "attention: out must be [R, width]");
-  expect(std::ssize(lse) == s.queries.total() * s.heads, "attention: lse must be [R, heads]");
+  check_attention_forward(s, q, k, v, out, lse);
   for_heads(be, s, [&](int64_t sequence, int64_t head) {
     const AttentionHead h(s, sequence, head);
     if (narrow_attention(s, h)) return narrow_attention_forward(s, h, q, k, v, out, lse);

@@ -137,13 +137,7 @@ void run_head(const AttentionShape& s, int64_t sequence, int64_t head, const Arr
 
 void attention_backward(const Cpu& be, const AttentionShape& s, In q, In k, In v, In out, In lse,
                         In dout, InOut dq, InOut dk, InOut dv) {
-  check_attention(s, q, k, v);
-  expect(std::ssize(out) == s.queries.total() * s.width && dout.size() == out.size(),
-         "attention: out and dout must be [R, width]");
-  expect(std::ssize(lse) == s.queries.total() * s.heads, "attention: lse must be [R, heads]");
-  expect(dq.empty() || dq.size() == q.size(), "attention: dq must have the layout of q");
-  expect(dk.empty() || dk.size() == k.size(), "attention: dk must have the layout of k");
-  expect(dv.empty() || dv.size() == v.size(), "attention: dv must have the layout of v");
+  check_attention_backward(s, q, k, v, out, lse, dout, dq, dk, dv);
   const Arrays x{q, k, v, out, lse, dout, dq, dk, dv};
   if (keys_separate(s)) {
     for_heads(be, s, [&](int64_t sequence, int64_t head) { run_head(s, sequence, head, x); });

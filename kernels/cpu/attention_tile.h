@@ -5,7 +5,7 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/attention.h"
+#include "kernels/check/attention.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
@@ -19,32 +19,6 @@ inline int64_t key_count(const AttentionShape& s, int64_t sequence) {
   for (int64_t r = 0; r < s.ranges_per_sequence; ++r)
     keys += s.ranges[size_t(sequence * s.ranges_per_sequence + r)].length;
   return keys;
-}
-
-inline void check_attention(const AttentionShape& s, In q, In k, In v) {
-  expect_rows(s.queries, "attention: invalid query rows");
-  expect(s.width > 0 && s.heads > 0 && s.width % s.heads == 0,
-         "attention: heads must divide the width");
-  expect(s.key_rows >= 0 && s.key_stride >= s.width && s.ranges_per_sequence >= 0 &&
-             (s.query_stride == 0 || s.query_stride >= s.width),
-         "attention: a stride is smaller than the width");
-  expect(std::ssize(s.ranges) == s.queries.sequences() * s.ranges_per_sequence,
-         "attention: ranges must be [sequences, ranges_per_sequence]");
-  for (const KeyRange& r : s.ranges)
-    expect(r.length >= 0 && r.row >= 0 && r.row + r.length <= s.key_rows,
-           "attention: a range of keys does not fit");
-  const auto fits = [&](int64_t rows, int64_t stride, size_t have) {
-    return rows == 0 || int64_t(have) >= (rows - 1) * stride + s.width;
-  };
-  expect(fits(s.queries.total(), s.query_stride ? s.query_stride : s.width, q.size()),
-         "attention: q is too small");
-  expect(fits(s.key_rows, s.key_stride, k.size()) && fits(s.key_rows, s.key_stride, v.size()),
-         "attention: k or v is too small");
-  expect(s.dropout.empty() || std::ssize(s.dropout) == s.queries.modalities,
-         "attention: dropout must be [modalities]");
-  for (const Dropout& d : s.dropout)
-    expect(d.threshold() < 65536 && (!d.on() || d.state),
-           "attention: a dropout rate is 1 or has no random state");
 }
 
 /// One head of one sequence: where its columns of each array begin.

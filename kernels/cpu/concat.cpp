@@ -1,5 +1,6 @@
 #include "kernels/concat.h"
 
+#include "kernels/check/concat.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -7,16 +8,11 @@ namespace {
 
 constexpr int64_t kRows = 32;  // samples per task
 
-void check(const ConcatShape& s) { expect(s.batch >= 0 && s.width >= 0, "concat: negative size"); }
-
 }  // namespace
 
 void concat_forward(const Cpu& be, const ConcatShape& s, std::span<const In> parts, Out y) {
-  check(s);
-  const int64_t part = s.active_count() * s.batch * s.width, columns = s.modalities() * s.width;
-  for (const In& p : parts) expect(std::ssize(p) == part, "concat: a part must be [A, B, width]");
-  expect(std::ssize(y) == s.batch * columns * std::ssize(parts),
-         "concat: y must be [B, parts * M * width]");
+  check_concat_forward(s, parts, y);
+  const int64_t columns = s.modalities() * s.width;
   parallel_ranges(be, s.batch, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
       for (int64_t p = 0; p < std::ssize(parts); ++p)
@@ -31,12 +27,8 @@ void concat_forward(const Cpu& be, const ConcatShape& s, std::span<const In> par
 }
 
 void concat_backward(const Cpu& be, const ConcatShape& s, In dy, std::span<const InOut> dparts) {
-  check(s);
-  const int64_t part = s.active_count() * s.batch * s.width, columns = s.modalities() * s.width;
-  for (const InOut& p : dparts)
-    expect(p.empty() || std::ssize(p) == part, "concat: a gradient must be [A, B, width]");
-  expect(std::ssize(dy) == s.batch * columns * std::ssize(dparts),
-         "concat: dy must be [B, parts * M * width]");
+  check_concat_backward(s, dy, dparts);
+  const int64_t columns = s.modalities() * s.width;
   parallel_ranges(be, s.batch, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
       for (int64_t p = 0; p < std::ssize(dparts); ++p)

@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/contrastive.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -52,15 +53,8 @@ size_t contrastive_scratch_bytes(const Cpu&, const ContrastiveShape& s) {
 void contrastive_forward(const Cpu& be, const ContrastiveShape& s, In features,
                          std::span<const int32_t> classes, Out value, Out gradient,
                          Scratch scratch) {
-  expect(s.batch >= 0 && s.width >= 0, "contrastive: sizes out of range");
-  expect(s.temperature != 0 && std::isfinite(s.temperature),
-         "contrastive: temperature must not be 0");
-  expect(std::ssize(features) == s.batch * s.width, "contrastive: features must be [B, F]");
-  expect(std::ssize(classes) == s.batch, "contrastive: one class per row");
-  expect(value.size() == 1, "contrastive: value must have one element");
-  expect(gradient.empty() || gradient.size() == features.size(),
-         "contrastive: gradient must have the size of features");
-  expect(scratch.size() >= contrastive_scratch_bytes(be, s), "contrastive: scratch too small");
+  check_contrastive(s, features, classes, value, gradient, scratch,
+                    contrastive_scratch_bytes(be, s));
   const int64_t n = s.batch, width = s.width;
   real *f = carve<real>(scratch, n * width), *logits = carve<real>(scratch, n * n);
   double *norm = carve<double>(scratch, n), *loss = carve<double>(scratch, n);

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/conv1d.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel.h"
 
@@ -36,21 +37,6 @@ struct Runs {
   const Rows& rows;
   bool whole = s.kernel == 1;
 };
-
-void check(const Conv1dShape& s, const Rows& rows, In x, In weight) {
-  expect_rows(rows, "conv1d: invalid rows");
-  expect(s.batch >= 0 && s.steps >= 0 && s.width >= 0 && s.channels >= 0 && s.kernel >= 1,
-         "conv1d: negative size");
-  expect(s.batch == rows.batch && s.modality >= 0 && s.modality < rows.modalities,
-         "conv1d: batch or modality disagrees with the rows");
-  expect(std::ssize(x) == s.batch * s.steps * s.width, "conv1d: x must be [batch, steps, width]");
-  expect(std::ssize(weight) == s.channels * s.width * s.kernel,
-         "conv1d: weight must be [channels, width, kernel]");
-  for (int64_t b = 0; b < s.batch; ++b) {
-    const int64_t length = rows.length(s.modality * s.batch + b);
-    expect(length == 0 || length <= s.steps - s.kernel + 1, "conv1d: a sequence is too long");
-  }
-}
 
 // The weight in pieces of kDepth rows l = u * width + i, each in panels as multiply() wants them.
 void pack_windows(const Cpu& be, const Conv1dShape& s, In weight, real* packed) {
@@ -112,9 +98,7 @@ size_t conv1d_scratch_bytes(const Cpu&, const Conv1dShape& s) {
 
 void conv1d_forward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x, In weight, Out y,
                     Scratch scratch) {
-  check(s, rows, x, weight);
-  expect(std::ssize(y) == rows.total() * s.channels, "conv1d: y must be [rows, channels]");
-  expect(scratch.size() >= conv1d_scratch_bytes(be, s), "conv1d: scratch too small");
+  check_conv1d_forward(s, rows, x, weight, y, scratch, conv1d_scratch_bytes(be, s));
   const int64_t k = window(s), n = s.channels;
   const bool brief = k <= kShort;
   real* packed = carve<real>(scratch, 0);
@@ -145,12 +129,7 @@ void conv1d_forward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x,
 
 void conv1d_backward(const Cpu& be, const Conv1dShape& s, const Rows& rows, In x, In weight, In dy,
                      InOut dx, InOut dweight, Scratch scratch) {
-  check(s, rows, x, weight);
-  expect(std::ssize(dy) == rows.total() * s.channels, "conv1d: dy must be [rows, channels]");
-  expect(dx.empty() || dx.size() == x.size(), "conv1d: dx must be [batch, steps, width]");
-  expect(dweight.empty() || dweight.size() == weight.size(),
-         "conv1d: dweight must be [channels, width, kernel]");
-  expect(scratch.size() >= conv1d_scratch_bytes(be, s), "conv1d: scratch too small");
+  check_conv1d_backward(s, rows, x, weight, dy, dx, dweight, scratch, conv1d_scratch_bytes(be, s));
   const int64_t k = window(s), n = s.channels;
   real* gradient = carve<real>(scratch, n * k);
   const Runs runs(s, rows);

@@ -2,39 +2,13 @@
 
 #include <cmath>
 
+#include "kernels/check/decoupling.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
 constexpr double kEps = 1e-8;
-
-void check(const DecouplingShape& shape, In s, In c, In stats) {
-  const Rows& rows = shape.rows;
-  expect_rows(rows, "decoupling: rows are not ascending offsets");
-  expect(shape.width >= 0, "decoupling: negative width");
-  const int64_t n = rows.total() * shape.width;
-  expect(std::ssize(s) == n && std::ssize(c) == n, "decoupling: s and c must be [rows, width]");
-  expect(shape.active.empty() || std::ssize(shape.active) == rows.modalities,
-         "decoupling: one active flag per modality");
-  expect(std::ssize(stats) == 4 * rows.sequences(), "decoupling: stats must be [sequences, 4]");
-}
-
-bool active(const DecouplingShape& shape, int64_t m) {
-  return shape.active.empty() || shape.active[size_t(m)] != 0;
-}
-
-// Weight of one sequence's term in the value.
-double term_weight(const DecouplingShape& shape) {
-  if (shape.rows.batch == 0) return 0;
-  double w = 1 / double(shape.rows.batch);
-  if (shape.loss == DecouplingLoss::cos2_mean) {
-    int64_t count = 0;
-    for (int64_t m = 0; m < shape.rows.modalities; ++m) count += active(shape, m);
-    w /= double(std::max<int64_t>(count, 1));
-  }
-  return w;
-}
 
 // Sequences per task, so that small problems stay on one thread.
 int64_t grain(const DecouplingShape& shape) {
@@ -46,13 +20,12 @@ int64_t grain(const DecouplingShape& shape) {
 
 void decoupling_forward(const Cpu& be, const DecouplingShape& shape, In s, In c, Out stats,
                         Out value) {
-  check(shape, s, c, stats);
-  expect(value.size() == 1, "decoupling: value must have one element");
+  check_decoupling_forward(shape, s, c, stats, value);
   const Rows& rows = shape.rows;
   parallel_ranges(be, rows.sequences(), grain(shape), [&](int64_t first, int64_t last) {
     for (int64_t q = first; q < last; ++q) {
       real* out = stats.data() + 4 * q;
-      const int64_t n = active(shape, q / rows.batch) ? rows.length(q) * shape.width : 0;
+      const int64_t n = decoupling_active(shape, q / rows.batch) ? rows.length(q) * shape.width : 0;
       const real *a = s.data() + rows.begin(q) * shape.width,
                  *b = c.data() + rows.begin(q) * shape.width;
       double aa = 0, bb = 0, ab = 0;
@@ -75,23 +48,20 @@ void decoupling_forward(const Cpu& be, const DecouplingShape& shape, In s, In c,
   double sum = 0;
   for (int64_t q = 0; q < rows.sequences(); ++q) {
     const double cosine = double(stats[size_t(4 * q)]);
-    if (active(shape, q / rows.batch))
+    if (decoupling_active(shape, q / rows.batch))
       sum += shape.loss == DecouplingLoss::cos2_mean ? cosine * cosine : cosine;
   }
-  value[0] = real(sum * term_weight(shape));
+  value[0] = real(sum * decoupling_term_weight(shape));
 }
 
 void decoupling_backward(const Cpu& be, const DecouplingShape& shape, In s, In c, In stats,
                          In dvalue, InOut ds, InOut dc) {
-  check(shape, s, c, stats);
-  expect(dvalue.size() == 1, "decoupling: dvalue must have one element");
-  expect(ds.empty() || ds.size() == s.size(), "decoupling: ds must have the size of s");
-  expect(dc.empty() || dc.size() == c.size(), "decoupling: dc must have the size of c");
+  check_decoupling_backward(shape, s, c, stats, dvalue, ds, dc);
   const Rows& rows = shape.rows;
-  const double weight = double(dvalue[0]) * term_weight(shape);
+  const double weight = double(dvalue[0]) * decoupling_term_weight(shape);
   parallel_ranges(be, rows.sequences(), grain(shape), [&](int64_t first, int64_t last) {
     for (int64_t q = first; q < last; ++q) {
-      if (!active(shape, q / rows.batch)) continue;
+      if (!decoupling_active(shape, q / rows.batch)) continue;
       const real* st = stats.data() + 4 * q;
       const real g =
           real(shape.loss == DecouplingLoss::cos2_mean ? 2 * weight * double(st[0]) : weight);

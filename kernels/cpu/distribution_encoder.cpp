@@ -1,6 +1,7 @@
 #include "kernels/distribution_encoder.h"
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/distribution_encoder.h"
 #include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
@@ -13,29 +14,6 @@ using Groups = std::span<const Group>;
 
 constexpr int64_t kRows = 16;   // rows per task
 constexpr int64_t kChunk = 64;  // columns of a sum that is kept in registers and L1
-
-void check(const DistributionEncoderShape& s, Groups groups, In x, std::span<const double> hidden,
-           bool backward) {
-  expect(s.batch >= 0 && s.width >= 0 && s.hidden >= 0 && s.outputs >= 0,
-         "distribution_encoder: negative size");
-  expect(s.dropout.threshold() < 65536, "distribution_encoder: dropout rate must be below 1");
-  expect(!s.dropout.on() || s.dropout.state, "distribution_encoder: dropout needs a random state");
-  expect(std::ssize(x) == std::ssize(groups) * s.batch * s.width,
-         "distribution_encoder: x must be [M, B, width]");
-  expect(std::ssize(hidden) == std::ssize(groups) * s.batch * s.hidden,
-         "distribution_encoder: hidden must be [M, B, hidden]");
-  for (const Group& g : groups) {
-    expect(std::ssize(g.weight1) == s.hidden * s.width && std::ssize(g.bias1) == s.hidden,
-           "distribution_encoder: weight1 must be [hidden, width], bias1 [hidden]");
-    expect(std::ssize(g.weight2) == s.outputs * s.hidden && std::ssize(g.bias2) == s.outputs,
-           "distribution_encoder: weight2 must be [outputs, hidden], bias2 [outputs]");
-    if (!backward) continue;
-    const auto fits = [](InOut d, In of) { return d.empty() || d.size() == of.size(); };
-    expect(fits(g.dweight1, g.weight1) && fits(g.dbias1, g.bias1) && fits(g.dweight2, g.weight2) &&
-               fits(g.dbias2, g.bias2),
-           "distribution_encoder: a gradient differs from its weight in size");
-  }
-}
 
 // bias + sum over k of w x
 template <class X>
@@ -94,10 +72,7 @@ size_t distribution_encoder_scratch_bytes(const Cpu&, const DistributionEncoderS
 void distribution_encoder_forward(const Cpu& be, const DistributionEncoderShape& s, Groups groups,
                                   In x, Out z, Out rest, std::span<double> hidden) {
   const int64_t rows = std::ssize(groups) * s.batch;
-  check(s, groups, x, hidden, false);
-  expect(std::ssize(z) == rows * s.outputs, "distribution_encoder: z must be [M, B, outputs]");
-  expect(rest.empty() || rest.size() == z.size(),
-         "distribution_encoder: rest must have the size of z");
+  check_distribution_encoder_forward(s, groups, x, z, rest, hidden);
   const KeepStream keep(s.dropout);
   parallel_ranges(be, rows, kRows, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
@@ -117,13 +92,8 @@ void distribution_encoder_backward(const Cpu& be, const DistributionEncoderShape
                                    In x, std::span<const double> hidden, In dz, In drest, InOut dx,
                                    Scratch scratch) {
   const int64_t M = std::ssize(groups), n = s.batch, rows = M * n;
-  check(s, groups, x, hidden, true);
-  expect(scratch.size() >= distribution_encoder_scratch_bytes(be, s, M),
-         "distribution_encoder: scratch too small");
-  expect(std::ssize(dz) == rows * s.outputs, "distribution_encoder: dz must be [M, B, outputs]");
-  expect(drest.empty() || drest.size() == dz.size(),
-         "distribution_encoder: drest must have the size of dz");
-  expect(dx.empty() || dx.size() == x.size(), "distribution_encoder: dx must have the size of x");
+  check_distribution_encoder_backward(s, groups, x, hidden, dz, drest, dx, scratch,
+                                      distribution_encoder_scratch_bytes(be, s, M));
   const double scale = double(s.dropout.scale());
   double* dhidden = carve<double>(scratch, rows * s.hidden);
   double* gradient = carve<double>(scratch, rows * s.outputs);  // dz + drest

@@ -1,4 +1,4 @@
-#include "kernels/dropout.h"
+#include "kernels/check/dropout.h"
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
@@ -7,21 +7,6 @@ namespace decalign::inline DECALIGN_REAL {
 namespace {
 
 constexpr int64_t kElements = 16384;  // elements per task, about
-
-void check(const DropoutShape& s, std::span<const RowCopy> copies, bool backward) {
-  expect(s.x_rows >= 0 && s.y_rows >= 0 && s.width >= 0, "dropout: negative size");
-  expect(s.dropout.threshold() < 65536, "dropout: rate must be below 1");
-  expect(!s.dropout.on() || s.dropout.state,
-         backward ? "dropout: backward needs a random state" : "dropout: needs a random state");
-  int64_t covered = 0;
-  for (const RowCopy& c : copies) {
-    expect(c.rows >= 0 && c.x_row >= 0 && c.x_row + c.rows <= s.x_rows,
-           "dropout: a copy's rows of x do not fit");
-    expect(c.y_row >= 0 && c.y_row + c.rows <= s.y_rows, "dropout: a copy's rows of y do not fit");
-    covered += c.rows;
-  }
-  expect(covered == s.y_rows, "dropout: the copies do not cover y once");
-}
 
 // to[i] (=, +=) factor * keep(first + i) * from[i]
 template <bool Add>
@@ -51,9 +36,7 @@ int64_t task_rows(const DropoutShape& s) {
 
 void dropout_forward(const Cpu& be, const DropoutShape& s, std::span<const RowCopy> copies, In x,
                      Out y) {
-  check(s, copies, false);
-  expect(std::ssize(x) == s.x_rows * s.width, "dropout: x must be [x_rows, width]");
-  expect(std::ssize(y) == s.y_rows * s.width, "dropout: y must be [y_rows, width]");
+  check_dropout_forward(s, copies, x, y);
   const KeepStream keep(s.dropout);
   const real factor = real(s.scale * double(keep.scale));
   // Tasks are runs of rows in the order of the copies.
@@ -72,9 +55,7 @@ void dropout_forward(const Cpu& be, const DropoutShape& s, std::span<const RowCo
 
 void dropout_backward(const Cpu& be, const DropoutShape& s, std::span<const RowCopy> copies, In dy,
                       InOut dx) {
-  check(s, copies, true);
-  expect(std::ssize(dy) == s.y_rows * s.width, "dropout: dy must be [y_rows, width]");
-  expect(dx.empty() || std::ssize(dx) == s.x_rows * s.width, "dropout: dx must be [x_rows, width]");
+  check_dropout_backward(s, copies, dy, dx);
   if (dx.empty()) return;
   const KeepStream keep(s.dropout);
   const real factor = real(s.scale * double(keep.scale));

@@ -1,4 +1,4 @@
-#include "kernels/embedding.h"
+#include "kernels/check/embedding.h"
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/simd.h"
@@ -11,33 +11,17 @@ constexpr int64_t kColumns = 4 * kLanes;  // columns per backward task
 
 using Tables = std::span<const EmbeddingTable>;
 
-bool overlap_partly(InOut a, InOut b) {
-  const auto x = reinterpret_cast<uintptr_t>(a.data()), y = reinterpret_cast<uintptr_t>(b.data());
-  return x != y && x < y + b.size_bytes() && y < x + a.size_bytes();
-}
-
-void check(const EmbeddingShape& s, Tables tables, In y, bool backward) {
-  expect(s.rows >= 0 && s.width >= 0, "embedding: negative size");
-  expect(std::ssize(y) == s.rows * s.width, "embedding: y must be [rows, width]");
-  for (const EmbeddingTable& t : tables) {
-    expect(std::ssize(t.ids) == s.rows, "embedding: ids must be [rows]");
-    const int64_t size = t.entries * s.width;
-    expect(t.entries >= 0 && (backward || std::ssize(t.table) == size),
-           "embedding: table must be [entries, width]");
-    expect(!backward || t.dtable.empty() || std::ssize(t.dtable) == size,
-           "embedding: dtable must be [entries, width]");
+void check_ids(Tables tables) {
+  for (const EmbeddingTable& t : tables)
     for (const int32_t id : t.ids)
       expect(id >= 0 && id < t.entries, "embedding: an id is out of range");
-    for (const EmbeddingTable& other : tables)
-      expect(!backward || !overlap_partly(t.dtable, other.dtable),
-             "embedding: gradients overlap partly");
-  }
 }
 
 }  // namespace
 
 void embedding_forward(const Cpu& be, const EmbeddingShape& s, Tables tables, Out y) {
-  check(s, tables, y, false);
+  check_embedding(s, tables, y, false);
+  check_ids(tables);
   parallel_ranges(be, s.rows, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
       for (int64_t j = 0; j < s.width; j += kLanes) {
@@ -50,8 +34,11 @@ void embedding_forward(const Cpu& be, const EmbeddingShape& s, Tables tables, Ou
   });
 }
 
-void embedding_backward(const Cpu& be, const EmbeddingShape& s, Tables tables, In dy) {
-  check(s, tables, dy, true);
+size_t embedding_scratch_bytes(const Cpu&, const EmbeddingShape&, int64_t) { return 0; }
+
+void embedding_backward(const Cpu& be, const EmbeddingShape& s, Tables tables, In dy, Scratch) {
+  check_embedding(s, tables, dy, true);
+  check_ids(tables);
   // Tasks own columns: no two add to one element, and the rows keep their order.
   parallel_ranges(be, s.width, kColumns, [&](int64_t begin, int64_t end) {
     for (int64_t r = 0; r < s.rows; ++r)

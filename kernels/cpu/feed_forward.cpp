@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/check/feed_forward.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
@@ -17,30 +18,6 @@ constexpr int64_t kMaxStrips = 8;         // partial weight gradients per group
 constexpr int64_t kCombine = 1024;        // elements of a gradient per combining task
 
 using Groups = std::span<const FeedForwardGroup>;
-
-void check(const FeedForwardShape& s, Groups groups, bool backward) {
-  expect(s.rows >= 0 && s.width >= 0 && s.hidden >= 0, "feed_forward: negative size");
-  expect(s.dropout.threshold() < 65536, "feed_forward: dropout rate must be below 1");
-  expect(!s.dropout.on() || s.dropout.state || backward,
-         "feed_forward: dropout needs a random state");
-  const auto fits = [](In span, int64_t size) { return span.empty() || std::ssize(span) == size; };
-  const int64_t size = s.hidden * s.width;
-  int64_t next = 0;
-  for (const FeedForwardGroup& g : groups) {
-    expect(g.rows >= 0 && g.row == next, "feed_forward: the groups do not cover the rows in order");
-    next += g.rows;
-    expect(std::ssize(g.weight1) == size, "feed_forward: weight1 must be [hidden, width]");
-    expect(std::ssize(g.weight2) == size, "feed_forward: weight2 must be [width, hidden]");
-    expect(fits(g.bias1, s.hidden), "feed_forward: bias1 must be [hidden]");
-    expect(fits(g.bias2, s.width), "feed_forward: bias2 must be [width]");
-    if (!backward) continue;
-    expect(fits(g.dweight1, size), "feed_forward: dweight1 must be [hidden, width]");
-    expect(fits(g.dweight2, size), "feed_forward: dweight2 must be [width, hidden]");
-    expect(fits(g.dbias1, s.hidden), "feed_forward: dbias1 must be [hidden]");
-    expect(fits(g.dbias2, s.width), "feed_forward: dbias2 must be [width]");
-  }
-  expect(next == s.rows, "feed_forward: the groups do not cover the rows in order");
-}
 
 int64_t blocks(int64_t rows) { return piece_count(rows, kBlock); }
 int64_t strips(int64_t rows) { return std::clamp<int64_t>(rows / kStrip, rows > 0, kMaxStrips); }
@@ -105,12 +82,8 @@ size_t feed_forward_scratch_bytes(const Cpu&, const FeedForwardShape& s, Groups 
 
 void feed_forward_forward(const Cpu& be, const FeedForwardShape& s, Groups groups, In x, Out h,
                           Out y, Scratch scratch) {
-  check(s, groups, false);
-  expect(std::ssize(x) == s.rows * s.width, "feed_forward: x must be [rows, width]");
-  expect(std::ssize(h) == s.rows * s.hidden, "feed_forward: h must be [rows, hidden]");
-  expect(std::ssize(y) == s.rows * s.width, "feed_forward: y must be [rows, width]");
-  expect(scratch.size() >= feed_forward_scratch_bytes(be, s, groups),
-         "feed_forward: scratch too small");
+  check_feed_forward_forward(s, groups, x, h, y, scratch,
+                             feed_forward_scratch_bytes(be, s, groups));
   const Layout at(s);
   real* packed = carve(scratch, 0);
   parallel_for(be, 2 * std::ssize(groups), [&](int64_t task) {
@@ -238,13 +211,8 @@ struct Backward {
 
 void feed_forward_backward(const Cpu& be, const FeedForwardShape& s, Groups groups, In x, In h,
                            In dy, InOut dx, Scratch scratch) {
-  check(s, groups, true);
-  expect(std::ssize(x) == s.rows * s.width, "feed_forward: x must be [rows, width]");
-  expect(std::ssize(h) == s.rows * s.hidden, "feed_forward: h must be [rows, hidden]");
-  expect(std::ssize(dy) == s.rows * s.width, "feed_forward: dy must be [rows, width]");
-  expect(dx.empty() || dx.size() == x.size(), "feed_forward: dx must be [rows, width]");
-  expect(scratch.size() >= feed_forward_scratch_bytes(be, s, groups),
-         "feed_forward: scratch too small");
+  check_feed_forward_backward(s, groups, x, h, dy, dx, scratch,
+                              feed_forward_scratch_bytes(be, s, groups));
   const Backward call(s, groups, x, h, dy, dx, scratch);
   parallel_for(be, std::ssize(groups), [&](int64_t g) {
     call.pack_weights(groups[size_t(g)], call.packed + g * call.at.packed);

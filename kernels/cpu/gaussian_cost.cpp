@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/check/gaussian_cost.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -9,21 +10,9 @@ namespace {
 
 constexpr double kEps = 1e-8;
 
-int64_t pair_count(const GaussianCostShape& s) { return s.modalities * (s.modalities - 1) / 2; }
-
 // Position of the pair (i, j), i < j, in lexicographic order.
 int64_t pair_index(const GaussianCostShape& s, int64_t i, int64_t j) {
   return i * s.modalities - i * (i + 1) / 2 + j - i - 1;
-}
-
-void check(const GaussianCostShape& s, In means, In variances, In cost) {
-  expect(s.modalities >= 1 && s.components >= 0 && s.width >= 0,
-         "gaussian_cost: sizes out of range");
-  const int64_t n = s.modalities * s.components * s.width;
-  expect(std::ssize(means) == n && std::ssize(variances) == n,
-         "gaussian_cost: means and variances must be [M, K, d]");
-  expect(std::ssize(cost) == pair_count(s) * s.components * s.components,
-         "gaussian_cost: cost must be [pairs, K, K]");
 }
 
 double factor(const GaussianCostShape& s) {
@@ -55,7 +44,7 @@ void for_pairs(const Cpu& be, const GaussianCostShape& s, bool both, F&& f) {
 
 void gaussian_cost_forward(const Cpu& be, const GaussianCostShape& s, In means, In variances,
                            Out cost) {
-  check(s, means, variances, cost);
+  check_gaussian_cost(s, means, variances, cost);
   const int64_t d = s.width;
   const double scale = factor(s);
   for_pairs(be, s, false, [&](int64_t one, int64_t other, size_t at) {
@@ -73,11 +62,7 @@ void gaussian_cost_forward(const Cpu& be, const GaussianCostShape& s, In means, 
 
 void gaussian_cost_backward(const Cpu& be, const GaussianCostShape& s, In means, In variances,
                             In dcost, InOut dmeans, InOut dvariances) {
-  check(s, means, variances, dcost);
-  expect(dmeans.empty() || dmeans.size() == means.size(),
-         "gaussian_cost: dmeans must have the size of means");
-  expect(dvariances.empty() || dvariances.size() == variances.size(),
-         "gaussian_cost: dvariances must have the size of variances");
+  check_gaussian_cost_backward(s, means, variances, dcost, dmeans, dvariances);
   const int64_t d = s.width;
   const double scale = factor(s);
   for_pairs(be, s, true, [&](int64_t one, int64_t other, size_t at) {

@@ -1,34 +1,23 @@
-#include "kernels/gelu.h"
+#include "kernels/check/gelu.h"
 
 #include <type_traits>
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/gelu_tail.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
 constexpr int64_t kGrain = 1 << 13;  // elements per task
 
-// P(q) with q = (t - a) / (t + a) interpolates Phi(-t) exp(t^2 / 2) (t + a) in Chebyshev nodes for
-// 0 <= t <= 14 (float) or 39, highest power first; relative error 1.3e-8 (float), 9e-17 (double).
 #ifdef DECALIGN_F64
-constexpr real kFar = 39, kPole = 4.5;  // vexp(-kFar^2 / 2) is 0
 [[maybe_unused]] constexpr lane_int kHighBits = ~((lane_int(1) << 27) - 1);
-constexpr real kTail[] = {
-    -2.0226957499977059e-9, -8.9879216652082821e-9, 1.5044291753208875e-9,  6.9614901410420998e-8,
-    5.494536571026644e-8,   -3.8085875558139355e-7, -4.9466756833566796e-7, 2.1450660010663203e-6,
-    3.1874611727265271e-6,  -1.4237161483365034e-5, -1.5932234388743217e-5, 1.1204309427540524e-4,
-    6.3809858036614731e-6,  -9.1774657250720197e-4, 1.7488305873436488e-3,  4.2236133872341533e-3,
-    -3.3871326178422704e-2, 1.113825965698589e-1,   -2.5314179995093035e-1, 4.4645251705568538e-1,
-    -6.4025776025261743e-1, 7.6323052897020311e-1};
 #else
-constexpr real kFar = 14.5, kPole = 4;  // exp(-kFar^2 / 2) is 0
 [[maybe_unused]] constexpr lane_int kHighBits = ~((lane_int(1) << 12) - 1);
-constexpr real kTail[] = {-1.20184401e-4f, 2.0126173e-4f,  1.57231788e-3f,  -3.5261837e-3f,
-                          -7.5292507e-3f,  6.04066887e-2f, -1.86522685e-1f, 3.87136684e-1f,
-                          -6.07896618e-1f, 7.55285138e-1f};
 #endif
+constexpr real kFar = DECALIGN_GELU_FAR, kPole = DECALIGN_GELU_POLE;
+constexpr real kTail[] = {DECALIGN_GELU_TAIL};
 
 // With t = min(|x|, kFar): power = exp(-t^2 / 2), Phi(-t) = power * ratio. A NaN stays one. The
 // rounding error of t^2, `rest`, is not negligible in the tail.
@@ -106,7 +95,7 @@ void store_lanes(real* p, vreal v, int64_t lanes) { store_partial(p, v, lanes); 
 }  // namespace
 
 void gelu_forward(const Cpu& be, In x, Out y) {
-  expect(x.size() == y.size(), "gelu: x and y differ in size");
+  check_gelu_forward(x, y);
   parallel_ranges(be, std::ssize(x), kGrain, [&](int64_t begin, int64_t end) {
     for_vectors(begin, end, [&](int64_t i, auto lanes) {
       store_lanes(y.data() + i, gelu(load_lanes(x.data() + i, lanes)), lanes);
@@ -115,8 +104,7 @@ void gelu_forward(const Cpu& be, In x, Out y) {
 }
 
 void gelu_backward(const Cpu& be, In x, In dy, InOut dx) {
-  expect(x.size() == dy.size(), "gelu: x and dy differ in size");
-  expect(dx.empty() || dx.size() == x.size(), "gelu: x and dx differ in size");
+  check_gelu_backward(x, dy, dx);
   if (dx.empty()) return;
   parallel_ranges(be, std::ssize(x), kGrain, [&](int64_t begin, int64_t end) {
     for_vectors(begin, end, [&](int64_t i, auto lanes) {

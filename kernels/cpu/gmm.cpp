@@ -1,8 +1,10 @@
+#include "kernels/check/gmm.h"
+
 #include <cmath>
 #include <limits>
 #include <numbers>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
 #include "kernels/cpu/gmm_steps.h"
 #include "kernels/dropout_mask.h"
 
@@ -104,15 +106,6 @@ void run_em(const Problem& q, const int32_t* choice) {
 
 }  // namespace
 
-void expect_gmm(const GmmShape& s, In x, std::span<const int32_t> choice) {
-  expect(s.modalities >= 0 && s.batch >= 1 && s.width >= 0 && s.options.components >= 1 &&
-             s.options.iterations >= 0,
-         "gmm: sizes out of range");
-  expect(s.options.variance_floor > 0, "gmm: variance_floor must be positive");
-  expect(std::ssize(x) == s.modalities * s.batch * s.width, "gmm: x must be [M, B, d]");
-  expect(std::ssize(choice) == s.modalities * s.options.components, "gmm: choice must be [M, K]");
-}
-
 Problem problem(const GmmShape& s, int64_t m, Scratch state) {
   const int64_t n = s.batch, K = s.options.components, d = s.width, steps = s.options.iterations;
   const size_t share = state.size() / size_t(s.modalities) / 64 * 64;
@@ -204,13 +197,17 @@ void choose_kmeanspp(const Problem& q, uint64_t seed, int64_t m, int32_t* choice
   }
 }
 
+uint64_t seed_of(const GmmOptions& o) {
+  return o.seed + (o.random ? o.random->seed + o.random->step : 0);
+}
+
 void choose(const Problem& q, const GmmOptions& options, int64_t m, int32_t* choice) {
   if (q.batch < q.components)
     for (int64_t k = 0; k < q.components; ++k) choice[k] = int32_t(k % q.batch);
   else if (options.init == GmmInit::linspace)
     choose_linspace(q.batch, q.components, choice);
   else
-    choose_kmeanspp(q, options.seed, m, choice);
+    choose_kmeanspp(q, seed_of(options), m, choice);
 }
 
 }  // namespace
@@ -227,14 +224,8 @@ size_t gmm_state_bytes(const Cpu&, const GmmShape& s) {
 void gmm_forward(const Cpu& be, const GmmShape& s, In x, Out weights, Out means, Out variances,
                  Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state) {
   const int64_t n = s.batch, K = s.options.components, d = s.width;
-  expect_gmm(s, x, choice);
-  expect(std::ssize(weights) == s.modalities * K, "gmm: weights must be [M, K]");
-  expect(std::ssize(means) == s.modalities * K * d && variances.size() == means.size(),
-         "gmm: means and variances must be [M, K, d]");
-  expect(std::ssize(posteriors) == s.modalities * n * K, "gmm: posteriors must be [M, B, K]");
-  expect(marginals.size() == weights.size(), "gmm: marginals must be [M, K]");
   const size_t needed = gmm_state_bytes(be, s);
-  expect(state.size() >= needed, "gmm: state too small");
+  check_gmm_forward(s, x, weights, means, variances, posteriors, marginals, choice, state, needed);
   parallel_for(be, s.modalities, [&](int64_t m) {
     const Problem q = problem(s, m, state.first(needed));
     for (int64_t i = 0; i < n * d; ++i) q.x[i] = double(x[size_t(m * n * d + i)]);

@@ -1,5 +1,6 @@
 // The way back through every EM step and the start.
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/gmm.h"
 #include "kernels/cpu/gmm_steps.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -114,16 +115,9 @@ void gmm_backward(const Cpu& be, const GmmShape& s, In x, std::span<const int32_
                   In dweights, In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx,
                   Scratch state) {
   const int64_t M = s.modalities, n = s.batch, K = s.options.components, d = s.width;
-  expect_gmm(s, x, choice);
-  const auto fits = [](In g, int64_t size) { return g.empty() || std::ssize(g) == size; };
-  expect(fits(dweights, M * K), "gmm: dweights must be [M, K]");
-  expect(fits(dmeans, M * K * d), "gmm: dmeans must be [M, K, d]");
-  expect(fits(dvariances, M * K * d), "gmm: dvariances must be [M, K, d]");
-  expect(fits(dposteriors, M * n * K), "gmm: dposteriors must be [M, B, K]");
-  expect(fits(dmarginals, M * K), "gmm: dmarginals must be [M, K]");
-  expect(dx.empty() || dx.size() == x.size(), "gmm: dx must have the size of x");
   const size_t needed = gmm_state_bytes(be, s);
-  expect(state.size() >= needed, "gmm: state too small");
+  check_gmm_backward(s, x, choice, dweights, dmeans, dvariances, dposteriors, dmarginals, dx, state,
+                     needed);
   if (dx.empty()) return;
   parallel_for(be, M, [&](int64_t m) {
     const Problem q = problem(s, m, state.first(needed));

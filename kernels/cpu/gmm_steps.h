@@ -36,8 +36,6 @@ struct Problem {
   double* gamma(int64_t step) const { return posteriors + step * batch * components; }
 };
 
-/// Throws std::invalid_argument for a size out of range or a span that does not fit.
-void expect_gmm(const GmmShape& s, In x, std::span<const int32_t> choice);
 /// Modality m's part of `state`, which has just the size that is needed.
 Problem problem(const GmmShape& s, int64_t m, Scratch state);
 

@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/layer_norm.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
 
@@ -13,24 +14,6 @@ constexpr int64_t kTogether = 8;  // rows whose parts of a weight gradient are s
 constexpr int64_t kRows = 64;     // rows per task and per partial weight gradient
 
 using Groups = std::span<const LayerNormGroup>;
-
-void check(const LayerNormShape& s, Groups groups, bool backward) {
-  expect(s.rows >= 0 && s.width >= 0 && s.eps >= 0, "layer_norm: negative size");
-  expect(s.dropout.threshold() < 65536, "layer_norm: dropout rate must be below 1");
-  expect(!s.dropout.on() || s.dropout.state, "layer_norm: dropout needs a random state");
-  int64_t next = 0;
-  for (const LayerNormGroup& g : groups) {
-    expect(g.rows >= 0 && g.row == next, "layer_norm: the groups do not cover the rows in order");
-    next += g.rows;
-    expect(std::ssize(g.weight) == s.width, "layer_norm: weight must be [width]");
-    if (!backward) expect(std::ssize(g.bias) == s.width, "layer_norm: bias must be [width]");
-    if (!backward) continue;
-    expect(g.dweight.empty() || std::ssize(g.dweight) == s.width,
-           "layer_norm: dweight must be [width]");
-    expect(g.dbias.empty() || std::ssize(g.dbias) == s.width, "layer_norm: dbias must be [width]");
-  }
-  expect(next == s.rows, "layer_norm: the groups do not cover the rows in order");
-}
 
 // f(group, begin, end) for the parts of rows [begin, end) that lie in one group.
 template <class F>
@@ -87,13 +70,7 @@ void normalise(int64_t width, double eps, const real* r, const real* weight, con
 
 void layer_norm_forward(const Cpu& be, const LayerNormShape& s, Groups groups, In x, In z, Out sum,
                         Out stats, Out y) {
-  check(s, groups, false);
-  const int64_t size = s.rows * s.width;
-  expect(std::ssize(x) == size, "layer_norm: x must be [rows, width]");
-  expect(z.empty() || std::ssize(z) == size, "layer_norm: z must be [rows, width]");
-  expect(std::ssize(sum) == size && std::ssize(y) == size,
-         "layer_norm: sum and y must be [rows, width]");
-  expect(std::ssize(stats) == 2 * s.rows, "layer_norm: stats must be [rows, 2]");
+  check_layer_norm_forward(s, groups, x, z, sum, stats, y);
   const KeepStream keep(s.dropout);
   parallel_ranges(be, s.rows, kRows, [&](int64_t begin, int64_t end) {
     const int64_t at = begin * s.width, count = (end - begin) * s.width;
@@ -173,14 +150,8 @@ size_t layer_norm_scratch_bytes(const Cpu&, const LayerNormShape& s) {
 
 void layer_norm_backward(const Cpu& be, const LayerNormShape& s, Groups groups, In sum, In stats,
                          In dy, InOut dx, InOut dz, Scratch scratch) {
-  check(s, groups, true);
-  const int64_t size = s.rows * s.width;
-  expect(std::ssize(sum) == size && std::ssize(dy) == size,
-         "layer_norm: sum and dy must be [rows, width]");
-  expect(std::ssize(stats) == 2 * s.rows, "layer_norm: stats must be [rows, 2]");
-  expect(dx.empty() || std::ssize(dx) == size, "layer_norm: dx must be [rows, width]");
-  expect(dz.empty() || std::ssize(dz) == size, "layer_norm: dz must be [rows, width]");
-  expect(scratch.size() >= layer_norm_scratch_bytes(be, s), "layer_norm: scratch too small");
+  check_layer_norm_backward(s, groups, sum, stats, dy, dx, dz, scratch,
+                            layer_norm_scratch_bytes(be, s));
   const KeepStream keep(s.dropout);
   double* totals = carve<double>(scratch, 2 * s.width);
   real* partials = carve<real>(scratch, 0);

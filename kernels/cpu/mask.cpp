@@ -1,5 +1,6 @@
 #include "kernels/mask.h"
 
+#include "kernels/check/mask.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -8,9 +9,7 @@ constexpr int64_t kRows = 128;  // rows per task
 }  // namespace
 
 void mask_rows_forward(const Cpu& be, int64_t width, In x, In mask, Out y) {
-  expect(width >= 0 && std::ssize(x) == std::ssize(mask) * width,
-         "mask_rows: x must be [rows, width]");
-  expect(y.size() == x.size(), "mask_rows: y must be [rows, width]");
+  check_mask_rows_forward(width, x, mask, y);
   parallel_ranges(be, std::ssize(mask), kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const real* from = x.data() + r * width;
@@ -24,9 +23,7 @@ void mask_rows_forward(const Cpu& be, int64_t width, In x, In mask, Out y) {
 }
 
 void mask_rows_backward(const Cpu& be, int64_t width, In mask, In dy, InOut dx) {
-  expect(width >= 0 && std::ssize(dy) == std::ssize(mask) * width,
-         "mask_rows: dy must be [rows, width]");
-  expect(dx.empty() || dx.size() == dy.size(), "mask_rows: dx must be [rows, width]");
+  check_mask_rows_backward(width, mask, dy, dx);
   if (dx.empty()) return;
   parallel_ranges(be, std::ssize(mask), kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
@@ -34,6 +31,20 @@ void mask_rows_backward(const Cpu& be, int64_t width, In mask, In dy, InOut dx) 
       const real* from = dy.data() + r * width;
       real* to = dx.data() + r * width;
       for (int64_t j = 0; j < width; ++j) to[j] += from[j];
+    }
+  });
+}
+
+void zero_rows_mask(const Cpu& be, const Rows& rows, std::span<const StepSource> sources,
+                    Out mask) {
+  check_zero_rows_mask(rows, sources, mask);
+  parallel_for(be, rows.sequences(), [&](int64_t s) {
+    const StepSource& source = sources[size_t(s / rows.batch)];
+    for (int64_t t = 0; t < rows.length(s); ++t) {
+      bool keep = source.x.empty();
+      for (int64_t j = 0; j < source.width && !keep; ++j)
+        keep = source.x[size_t((s % rows.batch * source.steps + t) * source.width + j)] != 0;
+      mask[size_t(rows.begin(s) + t)] = keep;
     }
   });
 }

@@ -1,9 +1,10 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
-#include <cstdint>
 
+#include "kernels/check/matmul.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/matmul_blocks.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/philox.h"
 #include "kernels/cpu/scratch.h"
@@ -11,130 +12,13 @@
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
-constexpr int64_t kBlock = 98;      // rows whose x, y and dz stay in the inner caches
+using namespace matmul_tasks;
+
 constexpr int64_t kStrip = 384;     // rows per partial weight gradient, about
 constexpr int64_t kMaxStrips = 16;  // partial weight gradients per group
 constexpr int64_t kCombine = 1024;  // elements of a weight gradient per combining task
 
-// A weight of this many elements is wide: tasks take blocks of columns, too, and add to blocks of
-// its gradient themselves, where partial gradients would cost memory and time.
-constexpr int64_t kWide = int64_t(1) << 17;
-constexpr int64_t kColumns = 192;  // a block of columns; whole panels for every vector length
-
-using Groups = std::span<const MatmulGroup>;
-
-bool ranges_overlap(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
-  const auto x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
-  return x < y + b_bytes && y < x + a_bytes;
-}
-
-void check(const MatmulShape& s, Groups groups, bool backward) {
-  expect(s.x_rows >= 0 && s.y_rows >= 0 && s.k >= 0 && s.n >= 0 && s.y_cols >= 0,
-         "matmul: negative size");
-  expect(!s.dropout.on() || s.relu, "matmul: dropout needs relu");
-  expect(!s.dropout.on() || s.dropout.state || backward, "matmul: dropout needs a random state");
-  expect(s.dropout.threshold() < 65536, "matmul: dropout rate must be below 1");
-  int64_t covered = 0;
-  for (const MatmulGroup& g : groups) {
-    expect(g.rows >= 0 && g.x_row >= 0 && g.x_row + g.rows <= s.x_rows,
-           "matmul: a group's rows of x do not fit");
-    expect(
-        g.y_row >= 0 && g.y_row + g.rows <= s.y_rows && g.y_col >= 0 && g.y_col + s.n <= s.y_cols,
-        "matmul: a group's block of y does not fit");
-    expect(std::ssize(g.weight) == s.n * s.k, "matmul: weight must be [n, k]");
-    expect(g.bias.empty() || std::ssize(g.bias) == s.n, "matmul: bias must be [n]");
-    covered += g.rows * s.n;
-    if (!backward) continue;
-    expect(g.dweight.empty() || std::ssize(g.dweight) == s.n * s.k,
-           "matmul: dweight must be [n, k]");
-    expect(g.dbias.empty() || std::ssize(g.dbias) == s.n, "matmul: dbias must be [n]");
-  }
-  expect(covered == s.y_rows * s.y_cols, "matmul: the groups do not cover y once");
-  if (!backward) return;
-  for (const MatmulGroup& g : groups)
-    for (const MatmulGroup& h : groups) {
-      expect(g.dweight.data() == h.dweight.data() ||
-                 !ranges_overlap(g.dweight.data(), g.dweight.size_bytes(), h.dweight.data(),
-                                 h.dweight.size_bytes()),
-             "matmul: weight gradients overlap partly");
-      expect(
-          g.dbias.data() == h.dbias.data() || !ranges_overlap(g.dbias.data(), g.dbias.size_bytes(),
-                                                              h.dbias.data(), h.dbias.size_bytes()),
-          "matmul: bias gradients overlap partly");
-    }
-}
-
-bool same_rows(const MatmulGroup& a, const MatmulGroup& b) {
-  return a.x_row == b.x_row && a.rows == b.rows;
-}
-
-// A group leads those after it that read the same rows of x; the others before it do not.
-bool leads(Groups groups, size_t g) {
-  if (groups[g].rows == 0) return false;
-  for (size_t h = 0; h < g; ++h)
-    if (same_rows(groups[h], groups[g])) return false;
-  return true;
-}
-
-// Rows of x are read by groups of the same row range only, so that row ranges are independent.
-bool row_ranges_separate(Groups groups) {
-  for (const MatmulGroup& g : groups)
-    for (const MatmulGroup& h : groups)
-      if (!same_rows(g, h) && g.x_row < h.x_row + h.rows && h.x_row < g.x_row + g.rows)
-        return false;
-  return true;
-}
-
-bool wide(const MatmulShape& s) { return !s.relu && s.n * s.k >= kWide; }
-int64_t column_blocks(int64_t n) { return piece_count(n, kColumns); }
-
 int64_t strips(int64_t rows) { return std::clamp<int64_t>(rows / kStrip, rows > 0, kMaxStrips); }
-
-// f(leader, piece, pieces) for every leading group and every piece of its rows, in parallel.
-template <class Pieces, class F>
-void for_pieces(const Cpu& be, Groups groups, Pieces pieces, F f) {
-  int64_t tasks = 0;
-  for (size_t g = 0; g < groups.size(); ++g)
-    if (leads(groups, g)) tasks += pieces(groups[g].rows);
-  parallel_for(be, tasks, [&](int64_t task) {
-    for (size_t g = 0; g < groups.size(); ++g) {
-      if (!leads(groups, g)) continue;
-      const int64_t count = pieces(groups[g].rows);
-      if (task < count) return f(g, task, count);
-      task -= count;
-    }
-  });
-}
-
-// Rows `row` .. of a group's rows and columns `column` .. of its result.
-struct Block {
-  int64_t row, rows, column, columns;
-};
-
-// f(leader, block) for every leading group and every block of its rows times `columns` columns (0:
-// not cut), in parallel.
-template <class F>
-void for_blocks(const Cpu& be, Groups groups, int64_t columns, F f) {
-  const int64_t across = std::max<int64_t>(column_blocks(columns), 1);
-  const auto pieces = [&](int64_t rows) { return piece_count(rows, kBlock) * across; };
-  for_pieces(be, groups, pieces, [&](size_t leader, int64_t piece, int64_t count) {
-    const int64_t total = groups[leader].rows, down = count / across;
-    const int64_t row = piece_begin(total, down, piece / across),
-                  column = piece % across * kColumns;
-    f(leader, Block{row, piece_begin(total, down, piece / across + 1) - row, column,
-                    std::min(columns - column, kColumns)});
-  });
-}
-
-// f(i, first, columns) for i < n and every block of columns, in parallel.
-template <class F>
-void for_column_blocks(const Cpu& be, int64_t n, int64_t columns, F f) {
-  const int64_t across = column_blocks(columns);
-  parallel_for(be, n * across, [&](int64_t task) {
-    const int64_t first = task % across * kColumns;
-    f(task / across, first, std::min(columns - first, kColumns));
-  });
-}
 
 // y rows [0, rows) x n columns, starting at row `row`, column `col` of y: y *= keep * scale.
 void drop_block(const KeepStream& keep, const MatmulShape& s, int64_t rows, int64_t row,
@@ -168,10 +52,7 @@ size_t matmul_scratch_bytes(const Cpu&, const MatmulShape& s, Groups groups) {
 
 void matmul_forward(const Cpu& be, const MatmulShape& s, Groups groups, In x, Out y,
                     Scratch scratch) {
-  check(s, groups, false);
-  expect(std::ssize(x) == s.x_rows * s.k, "matmul: x must be [x_rows, k]");
-  expect(std::ssize(y) == s.y_rows * s.y_cols, "matmul: y must be [y_rows, y_cols]");
-  expect(scratch.size() >= matmul_scratch_bytes(be, s, groups), "matmul: scratch too small");
+  check_matmul_forward(s, groups, x, y, scratch, matmul_scratch_bytes(be, s, groups));
   const int64_t stride = int64_t(scratch_size(packed_size(s.k, s.n)) / sizeof(real));
   real* packed = carve(scratch, 0);
   for_column_blocks(be, std::ssize(groups), s.n, [&](int64_t g, int64_t j, int64_t columns) {
@@ -286,90 +167,21 @@ struct Backward {
       }
     }
   }
-
-  // dx of a block of rows and of k.
-  void data_gradient(size_t leader, const Block& b, bool alone) const {
-    for (size_t i = leader; i < (alone ? leader + 1 : groups.size()); ++i) {
-      const MatmulGroup& g = groups[i];
-      if (!same_rows(g, groups[leader])) continue;
-      multiply(b.rows, s.n, b.columns, dy.data() + (g.y_row + b.row) * s.y_cols + g.y_col, s.y_cols,
-               packed + int64_t(i) * packed_stride + b.column * s.n, nullptr,
-               dx.data() + (g.x_row + b.row) * s.k + b.column, s.k, Store::add);
-    }
-  }
-
-  // All rows' part in a block of a weight gradient, from every group that shares it.
-  void weight_gradient(size_t first, const Block& b) const {
-    for (size_t i = first; i < groups.size(); ++i) {
-      const MatmulGroup& g = groups[i];
-      if (g.dweight.data() != groups[first].dweight.data() || g.dweight.empty()) continue;
-      add_outer_wide(g.rows, b.rows, b.columns, dy.data() + g.y_row * s.y_cols + g.y_col + b.row,
-                     s.y_cols, x.data() + g.x_row * s.k + b.column, s.k,
-                     g.dweight.data() + b.row * s.k + b.column, s.k);
-    }
-  }
-
-  void bias_gradient(size_t first, int64_t column, int64_t columns) const {
-    for (size_t i = first; i < groups.size(); ++i) {
-      const MatmulGroup& g = groups[i];
-      if (g.dbias.data() != groups[first].dbias.data() || g.dbias.empty()) continue;
-      add_columns(g.rows, columns, dy.data() + g.y_row * s.y_cols + g.y_col + column, s.y_cols,
-                  g.dbias.data() + column);
-    }
-  }
-
-  // Every gradient of a wide weight, in tasks that write what no other writes.
-  void run_wide(const Cpu& be) const {
-    if (!dx.empty() && row_ranges_separate(groups)) {
-      for_blocks(be, groups, s.k,
-                 [&](size_t leader, const Block& b) { data_gradient(leader, b, false); });
-    } else if (!dx.empty()) {
-      for (size_t g = 0; g < groups.size(); ++g)
-        for_blocks(be, groups.subspan(g, 1), s.k,
-                   [&](size_t, const Block& b) { data_gradient(g, b, true); });
-    }
-    // The larger the block, the less often dy and x are read; but every thread wants one.
-    const int64_t height = s.n * s.k >= 4 * kWide ? 2 * kBlock : kBlock;
-    const int64_t width = s.n * s.k >= 8 * kWide ? 2 * kColumns : kColumns;
-    const int64_t down = piece_count(s.n, height), across = piece_count(s.k, width);
-    const int64_t pieces = down * across;
-    // The first group with this gradient, if any, takes care of the others.
-    const auto first = [&](size_t g, auto gradient) {
-      const auto data = gradient(groups[g]);
-      if (data.empty()) return false;
-      for (size_t h = 0; h < g; ++h)
-        if (gradient(groups[h]).data() == data.data()) return false;
-      return true;
-    };
-    parallel_for(be, std::ssize(groups) * pieces, [&](int64_t task) {
-      const size_t g = size_t(task / pieces);
-      const int64_t i = task % pieces / across, j = task % across * width;
-      const int64_t row = piece_begin(s.n, down, i), rows = piece_begin(s.n, down, i + 1) - row;
-      if (first(g, [](const MatmulGroup& m) { return m.dweight; }))
-        weight_gradient(g, {row, rows, j, std::min(s.k - j, width)});
-      if (j == 0 && first(g, [](const MatmulGroup& m) { return m.dbias; }))
-        bias_gradient(g, row, rows);
-    });
-  }
 };
 
 }  // namespace
 
 void matmul_backward(const Cpu& be, const MatmulShape& s, Groups groups, In x, In y, In dy,
                      InOut dx, Scratch scratch) {
-  check(s, groups, true);
-  expect(std::ssize(x) == s.x_rows * s.k, "matmul: x must be [x_rows, k]");
-  expect(std::ssize(dy) == s.y_rows * s.y_cols, "matmul: dy must be [y_rows, y_cols]");
-  expect(y.size() == dy.size() || (y.empty() && !s.relu), "matmul: y must be [y_rows, y_cols]");
-  expect(dx.empty() || dx.size() == x.size(), "matmul: dx must be [x_rows, k]");
-  expect(scratch.size() >= matmul_scratch_bytes(be, s, groups), "matmul: scratch too small");
+  check_matmul_backward(s, groups, x, y, dy, dx, scratch, matmul_scratch_bytes(be, s, groups));
   const Backward call(s, groups, x, y, dy, dx, scratch);
   if (!dx.empty())
     for_column_blocks(be, std::ssize(groups), s.k, [&](int64_t g, int64_t j, int64_t columns) {
       pack(groups[size_t(g)].weight.data() + j, s.k, s.n, columns,
            call.packed + g * call.packed_stride + j * s.n);
     });
-  if (wide(s)) return call.run_wide(be);
+  if (wide(s))
+    return matmul_backward_wide(be, s, groups, x, dy, dx, call.packed, call.packed_stride);
   if (row_ranges_separate(groups)) {
     for_pieces(be, groups, strips, [&](size_t leader, int64_t strip, int64_t count) {
       call.run_strip(leader, strip, count, false);

@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/mmd.h"
 #include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 
@@ -54,16 +55,8 @@ size_t mmd_scratch_bytes(const Cpu&, const MmdShape& s) {
 
 void mmd_forward(const Cpu& be, const MmdShape& s, In z, In rest, Out value, Out gradient,
                  Out gradient_rest, Scratch scratch) {
-  expect(s.modalities >= 0 && s.batch >= 0 && s.width >= 0, "mmd: sizes out of range");
-  expect(s.bandwidth > 0 && std::isfinite(s.bandwidth), "mmd: bandwidth must be positive");
+  check_mmd_forward(s, z, rest, value, gradient, gradient_rest, scratch, mmd_scratch_bytes(be, s));
   const int64_t M = s.modalities, n = values(s), tasks = task_count(s);
-  expect(std::ssize(z) == M * n, "mmd: z must be [M, B, p]");
-  expect(rest.empty() || rest.size() == z.size(), "mmd: rest must have the size of z");
-  expect(value.size() == 1, "mmd: value must have one element");
-  expect(gradient.empty() || gradient.size() == z.size(), "mmd: gradient must have the size of z");
-  expect(gradient_rest.empty() || gradient_rest.size() == gradient.size(),
-         "mmd: gradient_rest must have the size of gradient");
-  expect(scratch.size() >= mmd_scratch_bytes(be, s), "mmd: scratch too small");
   std::fill(gradient.begin(), gradient.end(), real(0));
   std::fill(gradient_rest.begin(), gradient_rest.end(), real(0));
   value[0] = 0;
@@ -73,10 +66,8 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, In rest, Out value, Out
   for (size_t i = 0; i < z.size(); ++i) zs[i] = pair_at(z, rest, i);
   double* partial = carve<double>(scratch, tasks);
   double* work = carve<double>(scratch, (tasks * 2 + 1) * n);
-  const double batch2 = double(s.batch) * double(s.batch), pairs = double(M * (M - 1) / 2);
-  // Of one unordered pair of rows in the value: within a modality, between two.
-  const double within = 2 * 2 / double(M) / batch2, between = -2 / (pairs * batch2);
-  parallel_for(be, tasks, [&](int64_t task) {
+  const auto [within, between] = mmd_weights(s);
+  parallel_for(be, tasks, [&, within = within, between = between](int64_t task) {
     int64_t i = 0, rest = task;
     while (rest >= M - i) rest -= M - i++;
     const int64_t j = i + rest;
@@ -107,11 +98,7 @@ void mmd_forward(const Cpu& be, const MmdShape& s, In z, In rest, Out value, Out
 }
 
 void mmd_backward(const Cpu&, In gradient, In gradient_rest, In dvalue, InOut dz, InOut drest) {
-  expect(dvalue.size() == 1, "mmd: dvalue must have one element");
-  expect(gradient_rest.empty() || gradient_rest.size() == gradient.size(),
-         "mmd: gradient_rest must have the size of gradient");
-  expect(dz.empty() || dz.size() == gradient.size(), "mmd: dz must have the size of gradient");
-  expect(drest.empty() || drest.size() == dz.size(), "mmd: drest must have the size of dz");
+  check_mmd_backward(gradient, gradient_rest, dvalue, dz, drest);
   const double g = double(dvalue[0]);
   for (size_t i = 0; i < dz.size(); ++i)
     set_pair(pair_at(dz, drest, i) + g * pair_at(gradient, gradient_rest, i), dz, drest, i);

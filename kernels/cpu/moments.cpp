@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/moments.h"
 #include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 
@@ -11,32 +12,11 @@ namespace {
 
 constexpr double kFloor = 1e-6;
 
-void check(const MomentsShape& s, In z, In rest, In mean, In covariance, In skewness, size_t needed,
-           Scratch scratch) {
-  expect(s.modalities >= 0 && s.batch >= 0 && s.width >= 0, "moments: sizes out of range");
-  const int64_t p = s.width;
-  expect(std::ssize(z) == s.modalities * s.batch * p, "moments: z must be [M, B, p]");
-  expect(rest.empty() || rest.size() == z.size(), "moments: rest must have the size of z");
-  expect(std::ssize(mean) == s.modalities * p && std::ssize(skewness) == s.modalities * p,
-         "moments: mean and skewness must be [M, p]");
-  expect(std::ssize(covariance) == s.modalities * p * p, "moments: covariance must be [M, p, p]");
-  expect(scratch.size() >= needed, "moments: scratch too small");
-}
-
 // z + rest
 double* precise(In z, In rest, Scratch& scratch) {
   double* out = carve<double>(scratch, std::ssize(z));
   for (size_t i = 0; i < z.size(); ++i) out[i] = pair_at(z, rest, i);
   return out;
-}
-
-// Factor of a pair's squared distance of vectors (first) and of covariances (second).
-std::pair<double, double> weights(const MomentsShape& s) {
-  const double pairs = double(s.modalities * (s.modalities - 1) / 2);
-  if (pairs == 0 || s.batch == 0 || s.width == 0) return {0, 0};
-  if (s.reduction == Reduction::sum) return {0.5 / pairs, 0.5 / pairs};
-  const double p = double(s.width);
-  return {1 / (pairs * p), 1 / (pairs * p * p)};
 }
 
 double squared_distance(const real* a, const real* b, int64_t n) {
@@ -101,8 +81,8 @@ void statistics(const MomentsShape& s, const double* z, real* mean, real* covari
 
 void moments_forward(const Cpu& be, const MomentsShape& s, In z, In rest, Out mean, Out covariance,
                      Out skewness, Out value, Scratch scratch) {
-  check(s, z, rest, mean, covariance, skewness, moments_scratch_bytes(be, s), scratch);
-  expect(value.size() == 1, "moments: value must have one element");
+  check_moments_forward(s, z, rest, mean, covariance, skewness, value, scratch,
+                        moments_scratch_bytes(be, s));
   const int64_t p = s.width;
   const double* zs = precise(z, rest, scratch);
   double* means = carve<double>(scratch, s.modalities * p);
@@ -110,7 +90,7 @@ void moments_forward(const Cpu& be, const MomentsShape& s, In z, In rest, Out me
     statistics(s, zs + m * s.batch * p, mean.data() + m * p, covariance.data() + m * p * p,
                skewness.data() + m * p, means + m * p);
   });
-  const auto [vector_weight, matrix_weight] = weights(s);
+  const auto [vector_weight, matrix_weight] = moments_weights(s);
   double sum = 0;
   if (s.batch > 0)
     for (int64_t i = 0; i < s.modalities; ++i)
@@ -135,13 +115,11 @@ size_t moments_scratch_bytes(const Cpu&, const MomentsShape& s) {
 // each entry is rounded once.
 void moments_backward(const Cpu& be, const MomentsShape& s, In z, In rest, In mean, In covariance,
                       In skewness, In dvalue, InOut dz, InOut drest, Scratch scratch) {
-  check(s, z, rest, mean, covariance, skewness, moments_scratch_bytes(be, s), scratch);
-  expect(dvalue.size() == 1, "moments: dvalue must have one element");
-  expect(dz.empty() || dz.size() == z.size(), "moments: dz must have the size of z");
-  expect(drest.empty() || drest.size() == dz.size(), "moments: drest must have the size of dz");
+  check_moments_backward(s, z, rest, mean, covariance, skewness, dvalue, dz, drest, scratch,
+                         moments_scratch_bytes(be, s));
   if (dz.empty() || s.batch == 0) return;
   const int64_t n = s.batch, p = s.width;
-  const auto [vector_weight, matrix_weight] = weights(s);
+  const auto [vector_weight, matrix_weight] = moments_weights(s);
   const double g = double(dvalue[0]);
   const double* zs = precise(z, rest, scratch);
   real* work = carve<real>(scratch, s.modalities * p * (p + 1));

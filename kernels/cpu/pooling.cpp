@@ -1,5 +1,6 @@
 #include "kernels/pooling.h"
 
+#include "kernels/check/pooling.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -42,20 +43,10 @@ struct Window {
   int64_t begin, end;
 };
 
-void check_pair(const Rows& from, const Rows& to, int64_t width) {
-  expect_rows(from, "temporal_pooling: invalid rows");
-  expect_rows(to, "temporal_pooling: invalid rows");
-  expect(from.sequences() == to.sequences(), "temporal_pooling: the rows differ in sequences");
-  expect(width >= 0, "temporal_pooling: negative width");
-}
-
 }  // namespace
 
 void pooling_forward(const Cpu& be, const Rows& rows, int64_t width, In x, In mask, Out y) {
-  expect_rows(rows, "pooling: invalid rows");
-  expect(width >= 0 && std::ssize(x) == rows.total() * width, "pooling: x must be [R, width]");
-  expect(mask.empty() || std::ssize(mask) == rows.total(), "pooling: mask must be [R]");
-  expect(std::ssize(y) == rows.sequences() * width, "pooling: y must be [M B, width]");
+  check_pooling_forward(rows, width, x, mask, y);
   parallel_for(be, rows.sequences(), [&](int64_t s) {
     mean_of_rows(x, mask, rows.begin(s), rows.begin(s + 1), width, divisor(rows, s, mask),
                  y.data() + s * width);
@@ -63,11 +54,7 @@ void pooling_forward(const Cpu& be, const Rows& rows, int64_t width, In x, In ma
 }
 
 void pooling_backward(const Cpu& be, const Rows& rows, int64_t width, In mask, In dy, InOut dx) {
-  expect_rows(rows, "pooling: invalid rows");
-  expect(width >= 0 && std::ssize(dy) == rows.sequences() * width,
-         "pooling: dy must be [M B, width]");
-  expect(mask.empty() || std::ssize(mask) == rows.total(), "pooling: mask must be [R]");
-  expect(dx.empty() || std::ssize(dx) == rows.total() * width, "pooling: dx must be [R, width]");
+  check_pooling_backward(rows, width, mask, dy, dx);
   if (dx.empty()) return;
   parallel_for(be, rows.sequences(), [&](int64_t s) {
     const double inverse = 1 / divisor(rows, s, mask);
@@ -80,9 +67,7 @@ void pooling_backward(const Cpu& be, const Rows& rows, int64_t width, In mask, I
 
 void temporal_pooling_forward(const Cpu& be, const Rows& from, const Rows& to, int64_t width, In x,
                               Out y) {
-  check_pair(from, to, width);
-  expect(std::ssize(x) == from.total() * width, "temporal_pooling: x must be [from, width]");
-  expect(std::ssize(y) == to.total() * width, "temporal_pooling: y must be [to, width]");
+  check_temporal_pooling_forward(from, to, width, x, y);
   parallel_for(be, to.sequences(), [&](int64_t s) {
     for (int64_t i = 0; i < to.length(s); ++i) {
       real* result = y.data() + (to.begin(s) + i) * width;
@@ -99,10 +84,7 @@ void temporal_pooling_forward(const Cpu& be, const Rows& from, const Rows& to, i
 
 void temporal_pooling_backward(const Cpu& be, const Rows& from, const Rows& to, int64_t width,
                                In dy, InOut dx) {
-  check_pair(from, to, width);
-  expect(std::ssize(dy) == to.total() * width, "temporal_pooling: dy must be [to, width]");
-  expect(dx.empty() || std::ssize(dx) == from.total() * width,
-         "temporal_pooling: dx must be [from, width]");
+  check_temporal_pooling_backward(from, to, width, dy, dx);
   if (dx.empty()) return;
   parallel_for(be, to.sequences(), [&](int64_t s) {
     if (from.length(s) == 0) return;

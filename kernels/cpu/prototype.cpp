@@ -2,34 +2,12 @@
 
 #include <cmath>
 
-#include "kernels/cpu/carve.h"
+#include "kernels/carve.h"
+#include "kernels/check/prototype.h"
 #include "kernels/cpu/parallel.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
-
-void check(const PrototypeShape& s, In x, In posteriors, In means, In variances, In value,
-           size_t needed, Scratch scratch) {
-  expect(s.modalities >= 0 && s.batch >= 0 && s.components >= 0 && s.width >= 0,
-         "prototype: sizes out of range");
-  expect(std::ssize(x) == s.modalities * s.batch * s.width, "prototype: x must be [M, B, d]");
-  expect(std::ssize(posteriors) == s.modalities * s.batch * s.components,
-         "prototype: posteriors must be [M, B, K]");
-  const int64_t n = s.modalities * s.components * s.width;
-  expect(std::ssize(means) == n && std::ssize(variances) == n,
-         "prototype: means and variances must be [M, K, d]");
-  expect(value.size() == 1, "prototype: value must have one element");
-  expect(scratch.size() >= needed, "prototype: scratch too small");
-}
-
-// Factor of every (pair, sample) term.
-double term_weight(const PrototypeShape& s) {
-  if (s.modalities < 2 || s.batch == 0 || s.width == 0) return 0;
-  double w = 1 / double(s.batch);
-  if (s.options.feature == Reduction::mean) w /= double(s.width);
-  if (s.options.pairs == Reduction::mean) w /= double(s.modalities * (s.modalities - 1));
-  return w;
-}
 
 int64_t table(const PrototypeShape& s) { return s.modalities * s.components * s.width; }
 
@@ -74,7 +52,8 @@ size_t prototype_scratch_bytes(const Cpu&, const PrototypeShape& s) {
 
 void prototype_forward(const Cpu& be, const PrototypeShape& s, In x, In posteriors, In means,
                        In variances, Out value, Scratch scratch) {
-  check(s, x, posteriors, means, variances, value, prototype_scratch_bytes(be, s), scratch);
+  check_prototype(s, x, posteriors, means, variances, value, scratch,
+                  prototype_scratch_bytes(be, s));
   const int64_t rows = s.modalities * s.batch, K = s.components, d = s.width;
   const double* p = precisions(s, variances, carve<double>(scratch, table(s)));
   double* partial = carve<double>(scratch, rows);
@@ -89,26 +68,20 @@ void prototype_forward(const Cpu& be, const PrototypeShape& s, In x, In posterio
   });
   double sum = 0;
   for (int64_t n = 0; n < rows; ++n) sum += partial[n];
-  value[0] = real(sum * term_weight(s));
+  value[0] = real(sum * prototype_term_weight(s));
 }
 
 // Sums in double, rounded once when they are added.
 void prototype_backward(const Cpu& be, const PrototypeShape& s, In x, In posteriors, In means,
                         In variances, In dvalue, InOut dx, InOut dposteriors, InOut dmeans,
                         InOut dvariances, Scratch scratch) {
-  check(s, x, posteriors, means, variances, dvalue, prototype_scratch_bytes(be, s), scratch);
-  expect(dx.empty() || dx.size() == x.size(), "prototype: dx must have the size of x");
-  expect(dposteriors.empty() || dposteriors.size() == posteriors.size(),
-         "prototype: dposteriors must have the size of posteriors");
-  expect(dmeans.empty() || dmeans.size() == means.size(),
-         "prototype: dmeans must have the size of means");
-  expect(dvariances.empty() || dvariances.size() == variances.size(),
-         "prototype: dvariances must have the size of variances");
+  check_prototype_backward(s, x, posteriors, means, variances, dvalue, dx, dposteriors, dmeans,
+                           dvariances, scratch, prototype_scratch_bytes(be, s));
   const int64_t rows = s.modalities * s.batch, K = s.components, d = s.width;
   const int64_t prototypes = s.modalities * K;
   const double* p = precisions(s, variances, carve<double>(scratch, table(s)));
   double* sums = carve<double>(scratch, std::max(rows * d, 2 * table(s)));
-  const double g = double(dvalue[0]) * term_weight(s);
+  const double g = double(dvalue[0]) * prototype_term_weight(s);
   const bool want_variances = s.options.mahalanobis && !dvariances.empty();
   // By sample: dx and dposteriors.
   if (!dx.empty() || !dposteriors.empty())

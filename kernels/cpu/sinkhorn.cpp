@@ -83,7 +83,7 @@ bool log_sweep(const Solver& v, bool first, double* before) {
   fast_sweep(v);
   if (in_range(v)) return false;
   bool usable = true;
-  for (int64_t i = 0; i < n; ++i) usable &= v.q[i] > 1e-100 && v.q[i] < 1e100;
+  for (int64_t i = 0; i < n; ++i) usable &= v.q[i] > 1 / kUsable && v.q[i] < kUsable;
   if (usable) {
     for (int64_t i = 0; i < n; ++i) {
       v.absorbed[i] += std::log(v.q[i]);
@@ -130,7 +130,8 @@ size_t sinkhorn_scratch_bytes(const Cpu&, const SinkhornShape& s) {
 void sinkhorn_forward(const Cpu& be, const SinkhornShape& s, In cost, In marginals,
                       std::span<double> scalings, Out value, Out report, Scratch scratch) {
   const Sizes z = sizes(s);
-  check(s, z, cost, marginals, std::ssize(scalings), report, value, scratch);
+  check_sinkhorn(s, cost, marginals, std::ssize(scalings), report, value, scratch,
+                 scratch_bytes(z));
   double* memory = reinterpret_cast<double*>(scratch.data());
   const Solver v = make_solver(be, z, s.options, cost, marginals, memory);
   double* before = take(memory, z.M * z.K);

@@ -203,10 +203,9 @@ void sinkhorn_backward(const Cpu& be, const SinkhornShape& s, In cost, In margin
                        std::span<const double> scalings, In report, In dvalue, InOut dcost,
                        InOut dmarginals, Scratch scratch) {
   const Sizes z = sizes(s);
-  check(s, z, cost, marginals, std::ssize(scalings), report, dvalue, scratch);
-  expect(dcost.empty() || dcost.size() == cost.size(), "sinkhorn: dcost must have cost's size");
-  expect(dmarginals.empty() || dmarginals.size() == marginals.size(),
-         "sinkhorn: dmarginals must have the size of marginals");
+  check_sinkhorn(s, cost, marginals, std::ssize(scalings), report, dvalue, scratch,
+                 scratch_bytes(z));
+  check_sinkhorn_gradients(cost, marginals, dcost, dmarginals);
   if (dcost.empty() && dmarginals.empty()) return;
   double* memory = reinterpret_cast<double*>(scratch.data());
   const Solver v = make_solver(be, z, s.options, cost, marginals, memory);

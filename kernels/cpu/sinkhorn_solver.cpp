@@ -5,7 +5,7 @@
 namespace decalign::inline DECALIGN_REAL::transport {
 namespace {
 
-constexpr int64_t kLargest = int64_t(1) << 24, kSerial = int64_t(1) << 15;
+constexpr int64_t kSerial = int64_t(1) << 15;
 
 // The serial path for small problems keeps the cost of a thread team away from 10 us solves.
 Cpu team(const Cpu& be, const Sizes& z) { return z.N >= kSerial ? be : Cpu{1}; }
@@ -20,13 +20,8 @@ double dot(const double* a, const double* b, int64_t n) {
 }  // namespace
 
 Sizes sizes(const SinkhornShape& s) {
-  expect(s.modalities >= 2 && s.components >= 1, "sinkhorn: sizes out of range");
-  Sizes z{s.modalities, s.components, 1};
-  for (int64_t m = 0; m < z.M && z.K > 1; ++m) {
-    z.N *= z.K;
-    expect(z.N <= kLargest, "sinkhorn: components^modalities is too large for the dense form");
-  }
-  return z;
+  const int64_t n = check_sinkhorn_sizes(s);
+  return {s.modalities, s.components, n};
 }
 
 int64_t chain_size(const Sizes& z) {
@@ -39,20 +34,6 @@ size_t scratch_bytes(const Sizes& z) {
   // Backward: two more dense arrays, two more chains, small vectors; every array rounded to 64
   // bytes.
   return sizeof(double) * size_t(4 * z.N + 4 * chain_size(z) + 14 * z.M * z.K + 8 * 24);
-}
-
-void check(const SinkhornShape& s, const Sizes& z, In cost, In marginals, int64_t scalings,
-           In report, In value, Scratch scratch) {
-  expect(std::isfinite(s.options.epsilon), "sinkhorn: epsilon is not finite");
-  expect(s.options.max_sweeps >= 0 && s.options.tolerance >= 0, "sinkhorn: option out of range");
-  expect(std::ssize(cost) == z.M * (z.M - 1) / 2 * z.K * z.K,
-         "sinkhorn: cost must be [pairs, K, K]");
-  expect(std::ssize(marginals) == z.M * z.K, "sinkhorn: marginals must be [M, K]");
-  expect(scalings == s.options.max_sweeps * z.M * z.K,
-         "sinkhorn: scalings must be [max_sweeps, M, K]");
-  expect(report.size() == 3, "sinkhorn: report must have three elements");
-  expect(value.size() == 1, "sinkhorn: value must have one element");
-  expect(scratch.size() >= scratch_bytes(z), "sinkhorn: scratch too small");
 }
 
 void contract(const Cpu& be, const double* w, const double* x, int64_t K, int64_t L, double* y) {

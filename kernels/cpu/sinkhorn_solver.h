@@ -12,15 +12,10 @@
 // so that G itself is read twice a sweep, whatever M.
 #pragma once
 
+#include "kernels/check/sinkhorn.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/sinkhorn.h"
 
 namespace decalign::inline DECALIGN_REAL::transport {
-
-constexpr double kGuard = 1e-8, kKernelFloor = 1e-30, kPlanFloor = 1e-8, kEpsilonFloor = 1e-6;
-constexpr double kAbsorb = 30;  // |log| of a scaling at which it is absorbed into the kernel
-constexpr double kLargestLog =
-    500;  // of an absorbed element of G; beyond, its mass is below 1e-200
 
 struct Sizes {
   int64_t M, K, N;  // N = K^M
@@ -86,10 +81,6 @@ inline double* take(double*& memory, int64_t n) {
 int64_t chain_size(const Sizes& z);
 /// Scratch of either direction.
 size_t scratch_bytes(const Sizes& z);
-
-/// Throws std::invalid_argument for an option out of range or a span that does not fit.
-void check(const SinkhornShape& s, const Sizes& z, In cost, In marginals, int64_t scalings,
-           In report, In value, Scratch scratch);
 
 /// Carves a problem from `memory`: joint cost, marginals, u = 1.
 Solver make_solver(const Cpu& be, const Sizes& z, const SinkhornOptions& o, In cost, In marginals,

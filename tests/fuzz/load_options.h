@@ -28,6 +28,7 @@ inline LoadOptions options_for(size_t size) {
   options.allow_unlabelled = choose(2) == 1;
   if (choose(3) == 2) options.modalities = {"text", "audio"};
   if (choose(2) == 1) options.splits = {"train"};
+  if (choose(2) == 1) options.no_tokens = "why";
   return options;
 }
 

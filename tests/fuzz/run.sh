@@ -30,6 +30,6 @@ for target in "${targets[@]}"; do
   reached=build-fuzz-coverage/tests/fuzz/fuzz_$target
   LLVM_PROFILE_FILE=$corpus.profraw "$reached" -runs=0 "$corpus" "tests/seeds/$target" >/dev/null 2>&1
   llvm-profdata-14 merge -o "$corpus.profdata" "$corpus.profraw"
-  llvm-cov-14 report "$reached" -instr-profile="$corpus.profdata" data model |
-    awk -v wanted="/?(${parsers[$target]:-$target})[a-z_]*[.]cpp$" '$1 ~ wanted && $1 !~ /writer/ { print "  " $10, $1 }'
+  llvm-cov-14 report "$reached" -instr-profile="$corpus.profdata" |
+    awk -v wanted="(data|model)/(${parsers[$target]:-$target})[a-z_]*[.]cpp$" '$1 ~ wanted && $1 !~ /writer/ { print "  " $10, $1 }'
 done

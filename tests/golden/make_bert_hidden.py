@@ -91,7 +91,7 @@ def write_tiny(out):
 
 
 def write_real(pretrained, data, out, clips=8, steps=50):
-    """transcripts.txt, inputs.safetensors and expected.safetensors (hidden only) of the first test clips."""
+    """transcripts.txt, inputs.safetensors, expected.safetensors (hidden only) of the first test clips, and a link to the encoder."""
     with open(data, "rb") as f:
         texts = pickle.load(f)["test"]["raw_text"][:clips]
     tokenizer = transformers.AutoTokenizer.from_pretrained(pretrained)
@@ -107,6 +107,8 @@ def write_real(pretrained, data, out, clips=8, steps=50):
         ours = reference_bert.hidden_states(model.state_dict(), bert, inputs["input_ids"], inputs["attention_mask"], inputs["token_type_ids"])[-1]
     save_file({n: x.contiguous() for n, x in inputs.items()}, out / "inputs.safetensors")
     save_file({"hidden": hidden.contiguous()}, out / "expected.safetensors")
+    (out / "pretrained").unlink(missing_ok=True)
+    (out / "pretrained").symlink_to(pretrained.resolve())
     attended = inputs["attention_mask"] != 0
     print(f"{list(hidden.shape)}, {int(attended.sum())} attended tokens; values up to {hidden.abs().max():.2f}, attended ones {hidden[attended].abs().max():.2f}\n"
           f"largest difference of the library in float32 {(single - hidden).abs().max():.1e}, at attended tokens {(single - hidden)[attended].abs().max():.1e}; "

@@ -4,6 +4,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "autograd/cuda_device.h"
 #include "data/dataset_file.h"
 #include "data/generated.h"
 #include "model/config.h"
@@ -34,6 +35,11 @@ void convert(const std::string& in, const std::string& out) {
     std::cout << name << ": " << split.count() << " samples\n";
 }
 
+std::string cuda_line() {
+  const std::string missing = why_no_cuda();
+  return missing.empty() ? CudaDevice().description() : "none (" + missing + ")";
+}
+
 void info(bool keys) {
   if (keys) {
     std::cout << config_reference();
@@ -47,7 +53,8 @@ void info(bool keys) {
 #else
             << "128 bits"
 #endif
-            << "\nthreads " << omp_get_max_threads() << "\nconfigs " << DECALIGN_CONFIG_DIR << "\n";
+            << "\nthreads " << omp_get_max_threads() << "\ncuda " << cuda_line() << "\nconfigs "
+            << DECALIGN_CONFIG_DIR << "\n";
 }
 
 }  // namespace

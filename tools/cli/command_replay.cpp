@@ -30,6 +30,9 @@ void add_replay(CLI::App& app) {
   command->add_option("--learning-rate", options->learning_rate, "for --steps");
   command->add_option("--threads", options->threads, "threads (all cores)")
       ->check(CLI::Range(0, 4096));
+  command->add_option("--device", options->device, "cpu, cuda, or auto: a GPU where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   command->callback([options, f64] { *f64 ? f64::replay(*options) : replay(*options); });
 }
 

@@ -1,6 +1,7 @@
 // decalign test and decalign predict: a checkpoint on a split, with and without labels.
 #include <iostream>
 
+#include "autograd/cuda_device.h"
 #include "model/frozen_text.h"
 #include "model/report.h"
 #include "model/trainer.h"
@@ -11,7 +12,7 @@ namespace decalign {
 namespace {
 
 struct TestOptions {
-  std::string checkpoint, dataset, data_dir, model_dir, split = "test", out;
+  std::string checkpoint, dataset, data_dir, model_dir, split = "test", out, device = "auto";
   int threads = 0;
 };
 
@@ -67,11 +68,9 @@ Evaluation run_checkpoint(const std::string& path, const TestOptions& options, b
   check_labels(config, one, dataset);
   if (config.need_feature_standardized && about.statistics.empty())
     throw input_error(path + ": holds no statistics for standardising");
-  const Device device(Cpu{options.threads});
-  if (about.frozen)
-    encode_text(one, encoder->pretrained,
-                config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps,
-                device);
+  const OpenDevice opened = open_device(options.device, options.threads);
+  const Device& device = opened.device;
+  if (about.frozen) encode_text(one, encoder->pretrained, frozen_features(config), device);
   prepare(config, one, about.statistics);
   return evaluate_split(network, split, device);
 }
@@ -109,6 +108,9 @@ CLI::App* add(CLI::App& app, const char* name, const char* purpose, TestOptions&
   command->add_option("--data_dir", options.data_dir, "as in train");
   command->add_option("--model_dir", options.model_dir, "as in train");
   command->add_option("--split", options.split, "which split")->capture_default_str();
+  command->add_option("--device", options.device, "cpu, cuda, or auto: a GPU where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   command->add_option("--threads", options.threads, "threads (all cores)")
       ->check(CLI::Range(0, 4096));
   return command;

@@ -1,10 +1,12 @@
 // decalign train: one or several seeds, baselines, the final table.
 #include <malloc.h>
 
+#include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "autograd/cuda_device.h"
 #include "data/atomic_file.h"
 #include "model/baselines.h"
 #include "model/bert.h"
@@ -18,7 +20,7 @@ namespace decalign {
 namespace {
 
 struct TrainOptions {
-  std::string dataset = "generated", data_dir, model_dir, config, out, resume;
+  std::string dataset = "generated", data_dir, model_dir, config, out, resume, device = "auto";
   std::vector<uint64_t> seeds;
   std::vector<std::string> overrides;
   int threads = 0;
@@ -56,11 +58,15 @@ void describe(const Dataset& data, RunLog& log) {
   }
 }
 
-void describe_encoder(const Config& config, const TextEncoder* encoder, const std::string& missing,
-                      RunLog& log) {
+void describe_encoder(const Config& config, const Dataset& data, const TextEncoder* encoder,
+                      const std::string& missing, RunLog& log) {
   if (!encoder) {
+    const auto& modalities = data.splits.at("train").modalities;
+    const bool text = std::any_of(modalities.begin(), modalities.end(),
+                                  [](const Sequences& s) { return s.name == "text"; });
     if (config.use_bert)
-      log.warn("use_bert: the float features \"text\" are used instead: " + missing);
+      log.warn(text ? "use_bert: the float features \"text\" are used instead: " + missing
+                    : "use_bert: the data has no text");
     return;
   }
   const Pretrained& p = encoder->pretrained;
@@ -179,17 +185,17 @@ void train(TrainOptions options) {
   // Before anything is written.
   if (encoder) check_bert(encoder->pretrained.config, Safetensors(encoder->pretrained.weights()));
   Network(config, modality_sizes(data.splits.at("train")), where);
-  const Device device(Cpu{options.threads});
+  const OpenDevice opened = open_device(options.device, options.threads);
+  const Device& device = opened.device;
   malloc_trim(0);
 
   if (options.resume.empty()) save_request(run, request, config);
   RunLog log(run + "/log.txt");
+  log.line("device " + opened.description);
   describe(data, log);
-  describe_encoder(config, encoder ? &*encoder : nullptr, missing, log);
+  describe_encoder(config, data, encoder ? &*encoder : nullptr, missing, log);
   if (encoder && encoder->frozen)
-    encode_text(data, encoder->pretrained,
-                config.mask_source == "lengths" ? TextFeatures::packed : TextFeatures::steps,
-                device);
+    encode_text(data, encoder->pretrained, frozen_features(config), device);
   const Statistics statistics = prepare(config, data);
   std::vector<Metrics> results;
   for (uint64_t seed : request.seeds)
@@ -227,6 +233,9 @@ void add_train(CLI::App& app) {
       ->add_option("--threads", options->threads,
                    "threads (all cores); the result does not depend on it")
       ->check(CLI::Range(0, 4096));
+  command->add_option("--device", options->device, "cpu, cuda, or auto: a GPU where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   command->add_option("--out", options->out,
                       "folder for config, log, checkpoints, predictions, metrics (runs/...)");
   command->add_option("--resume", options->resume,

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/cuda_device.h"
 #include "data/dataset.h"
 #include "tools/cli/commands.h"
 
@@ -61,6 +62,9 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "decalign: %s (--help shows what there is)\n", e.what());
     return 2;
   } catch (const decalign::input_error& e) {
+    std::fprintf(stderr, "decalign: %s\n", e.what());
+    return 2;
+  } catch (const decalign::device_error& e) {
     std::fprintf(stderr, "decalign: %s\n", e.what());
     return 2;
   } catch (const std::exception& e) {

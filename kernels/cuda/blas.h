@@ -1,0 +1,27 @@
+// cuBLAS for large products without an epilogue, on row-major arrays.
+#pragma once
+
+#include "kernels/cuda/launch.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+/// c [rows, columns] = a b + beta c over `depth` terms; a is [rows, depth], or [depth, rows] where
+/// `a_turned`; b is [depth, columns], or [columns, depth] where `b_turned`. Strides are those of
+/// the arrays' rows. In full precision whatever the handle's math mode is; be.blas works on
+/// be.stream.
+inline void blas_product(const Cuda& be, int64_t rows, int64_t columns, int64_t depth,
+                         const real* a, int64_t a_stride, bool a_turned, const real* b,
+                         int64_t b_stride, bool b_turned, real beta, real* c, int64_t c_stride) {
+  if (rows == 0 || columns == 0) return;
+  constexpr bool kDouble = sizeof(real) == 8;
+  constexpr cudaDataType kType = kDouble ? CUDA_R_64F : CUDA_R_32F;
+  constexpr auto kCompute = kDouble ? CUBLAS_COMPUTE_64F_PEDANTIC : CUBLAS_COMPUTE_32F_PEDANTIC;
+  const real one = 1;
+  // Column-major, so everything is transposed: c^T = b^T a^T.
+  CUDA_CHECK(cublasGemmEx(be.blas, b_turned ? CUBLAS_OP_T : CUBLAS_OP_N,
+                          a_turned ? CUBLAS_OP_T : CUBLAS_OP_N, int(columns), int(rows), int(depth),
+                          &one, b, kType, int(b_stride), a, kType, int(a_stride), &beta, c, kType,
+                          int(c_stride), kCompute, CUBLAS_GEMM_DEFAULT));
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

@@ -1,0 +1,295 @@
+#include "kernels/carve.h"
+#include "kernels/check/gmm.h"
+#include "kernels/cuda/dropout_keep.h"
+#include "kernels/cuda/gmm_steps.h"
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+using namespace gmm_steps;
+
+struct Outputs {
+  real *weights, *means, *variances, *posteriors, *marginals;
+  int32_t* choice;
+
+  // Those of modality m.
+  __device__ Outputs of(const Sizes& s, int64_t m) const {
+    const int64_t k = m * s.components;
+    return {weights + k,   means + k * s.width, variances + k * s.width, posteriors + k * s.batch,
+            marginals + k, choice + k};
+  }
+};
+
+struct Start {
+  GmmInit init;
+  uint64_t seed;
+  const RandomState* random;
+};
+
+// The work arrays.
+struct Fit {
+  double* x;          // [B, row_stride]
+  double* gamma;      // [B, gamma_stride]
+  double* nearest;    // [2, B]: squared distances to the nearest start row, of k-means++
+  double* mean;       // [K, stride]
+  double* precision;  // [K, stride]
+  double* part;       // [K, part_stride]; its sum is sum_j log v_j - 2 log pi
+  double* count;      // [K]
+
+  __device__ Fit(const Sizes& s, Areas a)
+      : x(take(a.rows, int64_t(s.batch) * s.row_stride)),
+        gamma(take(a.rows, int64_t(s.batch) * s.gamma_stride)),
+        nearest(a.rows),
+        mean(take(a.parameters, int64_t(s.components) * s.stride)),
+        precision(take(a.parameters, int64_t(s.components) * s.stride)),
+        part(take(a.parameters, int64_t(s.components) * s.part_stride)),
+        count(a.parameters) {}
+};
+
+// As the host does it, in float.
+__device__ int32_t linspace_row(int n, int k, int i) {
+  const float last = float(n - 1), step = k > 1 ? last / float(k - 1) : 0.0f;
+  return __float2int_rn(i < k / 2 || k == 1 ? step * float(i) : last - step * float(k - 1 - i));
+}
+
+__device__ double uniform(uint64_t seed, uint32_t m, uint32_t k) {
+  const uint4 word = device_philox({m, k, 0x6d6d67u, 0}, seed);
+  return (double(word.x) + double(word.y) / 4294967296.0) / 4294967296.0;
+}
+
+// The row at which the sum of `weight` passes u times its total; `otherwise` if they are all 0.
+// Every warp finds it for itself: a lane sums a run of rows.
+__device__ int weighted_row(const double* weight, int n, double u, int otherwise) {
+  const int lane = threadIdx.x % 32, run = (n + 31) / 32;
+  const int begin = min(lane * run, n), end = min(begin + run, n);
+  double mine = 0;
+  for (int i = begin; i < end; ++i) mine += weight[i];
+  double sum = mine;
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double below = __shfl_up_sync(0xffffffffu, sum, unsigned(offset));
+    if (lane >= offset) sum += below;
+  }
+  const double total = __shfl_sync(0xffffffffu, sum, 31), target = u * total;
+  const double before = __shfl_up_sync(0xffffffffu, sum, 1);
+  if (!(total > 0 && isfinite(total))) return otherwise;
+  const unsigned some = __ballot_sync(0xffffffffu, mine > 0);
+  const unsigned beyond = __ballot_sync(0xffffffffu, mine > 0 && sum > target);
+  const int chosen = beyond ? __ffs(int(beyond)) - 1 : 31 - __clz(int(some));
+  int pick = otherwise;
+  if (lane == chosen) {
+    double left = target - (lane > 0 ? before : 0);
+    for (int i = begin; i < end; ++i) {
+      if (weight[i] <= 0) continue;
+      pick = i;
+      if ((left -= weight[i]) < 0) break;
+    }
+  }
+  return __shfl_sync(0xffffffffu, pick, chosen);
+}
+
+// One barrier per component: the distances alternate between two arrays.
+__device__ void choose_kmeanspp(const Sizes& s, const Fit& f, uint64_t seed, uint32_t m,
+                                int32_t* choice) {
+  const int n = s.batch, lane = threadIdx.x % 32;
+  int pick = 0;
+  for (int k = 0; k < s.components; ++k) {
+    const double u = uniform(seed, m, uint32_t(k));
+    const int any = int(min(int64_t(u * double(n)), int64_t(n - 1)));
+    if (k == 0) {
+      pick = any;
+    } else {
+      const double* const to = f.x + pick * s.row_stride;
+      double* const nearest = f.nearest + k % 2 * n;
+      const double* const before = f.nearest + (k + 1) % 2 * n;
+      for (int i = threadIdx.x / 32; i < n; i += kWarps) {
+        const double* const row = f.x + i * s.row_stride;
+        double square = 0;
+        for (int j = lane; j < s.width; j += 32) square += (row[j] - to[j]) * (row[j] - to[j]);
+        square = warp_sum(square);
+        if (lane == 0) nearest[i] = k == 1 ? square : min(before[i], square);
+      }
+      __syncthreads();
+      pick = weighted_row(nearest, n, u, any);
+    }
+    if (threadIdx.x == 0) choice[k] = pick;
+  }
+}
+
+__device__ void choose(const Sizes& s, const Fit& f, const Start& start, uint32_t m,
+                       int32_t* choice) {
+  const bool few = s.batch < s.components;
+  if (!few && start.init == GmmInit::kmeanspp) {
+    const uint64_t drawn = start.random ? start.random->seed + start.random->step : 0;
+    return choose_kmeanspp(s, f, start.seed + drawn, m, choice);
+  }
+  for (int k = threadIdx.x; k < s.components; k += kThreads)
+    choice[k] = few ? k % s.batch : linspace_row(s.batch, s.components, k);
+}
+
+// Parameters of `step` from the posteriors of the step before; kStart: from equal ones, the means
+// from the chosen rows.
+template <bool kStart>
+__device__ void maximisation(const Sizes& s, const Fit& f, const History& h, const Outputs& out,
+                             int step) {
+  const int lane = threadIdx.x % 32, first = lane / kColumns, K = s.components, d = s.width;
+  for (int unit = threadIdx.x / 32; unit < K * s.chunks; unit += kWarps) {
+    const int k = unit / s.chunks, chunk = unit % s.chunks, j = chunk * kColumns + lane % kColumns;
+    const bool inside = j < d;
+    const double* const x = f.x + (inside ? j : 0);
+    const auto each_row = [&](auto&& add) {
+#pragma unroll 4
+      for (int n = first; n < s.batch; n += kSplit)
+        add(kStart ? 1.0 : f.gamma[n * s.gamma_stride + k], inside ? x[n * s.row_stride] : 0.0);
+    };
+    double raw = 0, mean = 0, v = 0;
+    each_row([&](double g, double e) { raw += g, mean += g * e; });
+    raw = column_sum(raw);
+    const double n_k = max(raw, kCountFloor), inverse = 1 / n_k;
+    mean = column_sum(mean) * inverse;
+    each_row([&](double g, double e) { v += g * ((e - mean) * (e - mean)); });
+    v = column_sum(v) * inverse;
+    // E[x^2] - mu^2 = variance about mu, plus what the floor of N_k leaves of mu^2.
+    if (raw < kCountFloor) v += (1 - raw * inverse) * (mean * mean);
+    if (v < s.floor) v = s.floor;
+    const double weight = kStart ? 1 / double(K) : n_k / double(s.batch);
+    // One logarithm a lane: of its v or, past the first lane of the column, of the weight.
+    const double mine = first > 0 ? max(weight, kWeightFloor) : v;
+    double logarithm = inside || first > 0 ? log(mine) : 0.0;
+    const double log_weight = __shfl_sync(0xffffffffu, logarithm, kColumns);
+    logarithm = chunk_sum(logarithm);
+    const int64_t at = (int64_t(step) * K + k) * d + j;
+    if (inside && first == 0) {
+      if (kStart) {
+        if (k == 0) h.centre[j] = mean;
+        mean = x[out.choice[k] * s.row_stride];
+      }
+      f.mean[k * s.stride + j] = h.means[at] = mean;
+      f.precision[k * s.stride + j] = 1 / v;
+      h.variances[at] = v;
+      if (step == s.iterations) {
+        out.means[int64_t(k) * d + j] = real(mean);
+        out.variances[int64_t(k) * d + j] = real(v);
+      }
+    }
+    if (lane > 0) continue;
+    if (chunk == 0) {
+      logarithm -= 2 * log_weight;
+      h.weights[int64_t(step) * K + k] = weight;
+      if (!kStart) h.counts[int64_t(step - 1) * K + k] = raw;
+      if (step == s.iterations) out.weights[k] = real(weight);
+    }
+    f.part[k * s.part_stride + chunk] = logarithm;
+  }
+}
+
+// gamma of `step` from its parameters.
+__device__ void expectation(const Sizes& s, const Fit& f, const History& h, real* posteriors,
+                            int step) {
+  const int lane = threadIdx.x % 32, share = lane % s.lanes, K = s.components, d = s.width;
+  for_rows(s, [&](int n) {
+    const bool both = n + 1 < s.batch;
+    const double* const x0 = f.x + n * s.row_stride;
+    const double* const x1 = x0 + (both ? s.row_stride : 0);
+    double* const row = f.gamma + n * s.gamma_stride;
+    for (int first = 0; first < K; first += 32 / s.lanes) {
+      const int k = first + lane / s.lanes, kk = min(k, K - 1);
+      const double *mu = f.mean + kk * s.stride, *w = f.precision + kk * s.stride;
+      double square0 = 0;
+      for (int c = share; c < s.chunks; c += s.lanes) square0 += f.part[kk * s.part_stride + c];
+      double square1 = square0;
+#pragma unroll 4
+      for (int j = share; j < d; j += s.lanes) {
+        const double e0 = x0[j] - mu[j], e1 = x1[j] - mu[j];
+        square0 += e0 * e0 * w[j];
+        square1 += e1 * e1 * w[j];
+      }
+      square0 = component_sum(s, square0);
+      square1 = component_sum(s, square1);
+      if (k < K && share == 0) {
+        row[k] = -0.5 * square0;
+        if (both) row[s.gamma_stride + k] = -0.5 * square1;
+      }
+    }
+    __syncwarp();
+    for (int r = 0; r < (both ? kRows : 1); ++r) {
+      double* const logit = row + r * s.gamma_stride;
+      double top = -HUGE_VAL, sum = 0;
+      for (int k = lane; k < K; k += 32) top = max(top, logit[k]);
+      top = warp_max(top);
+      for (int k = lane; k < K; k += 32) sum += logit[k] = exp(logit[k] - top);
+      sum = warp_sum(sum);
+      for (int k = lane; k < K; k += 32) {
+        const double gamma = logit[k] / sum;
+        logit[k] = gamma;
+        h.posteriors[(int64_t(step) * s.batch + n + r) * K + k] = gamma;
+        if (step == s.iterations) posteriors[int64_t(n + r) * K + k] = real(gamma);
+      }
+    }
+  });
+}
+
+__device__ void marginals(const Sizes& s, const Fit& f, const History& h, real* out) {
+  const int lane = threadIdx.x % 32, K = s.components;
+  for (int k = threadIdx.x / 32; k < K; k += kWarps) {
+    double sum = 0;
+    for (int n = lane; n < s.batch; n += 32) sum += f.gamma[n * s.gamma_stride + k];
+    sum = warp_sum(sum);
+    if (lane == 0) f.count[k] = h.counts[int64_t(s.iterations) * K + k] = sum;
+  }
+  __syncthreads();
+  for (int k = threadIdx.x; k < K; k += kThreads) {
+    double total = 0;
+    for (int i = 0; i < K; ++i) total += f.count[i] / double(s.batch);
+    out[k] = real(f.count[k] / double(s.batch) / max(total, kMassFloor));
+  }
+}
+
+template <Place kPlace>
+__global__ void __launch_bounds__(kThreads, 1)
+    fit_kernel(const __grid_constant__ Sizes s, Start start, const real* x,
+               const __grid_constant__ Outputs all, double* state) {
+  DYNAMIC_SHARED(double, shared);
+  const int64_t m = blockIdx.x;
+  const History h(s, state + m * s.share);
+  const Fit f(s, areas<kPlace>(forward_work(s), shared, h.work));
+  const Outputs out = all.of(s, m);
+  load_rows(s, x + m * s.batch * s.width, f.x);
+  __syncthreads();
+  choose(s, f, start, uint32_t(m), out.choice);
+  __syncthreads();
+  maximisation<true>(s, f, h, out, 0);
+  for (int step = 0; step <= s.iterations; ++step) {
+    if (step > 0) maximisation<false>(s, f, h, out, step);
+    __syncthreads();
+    expectation(s, f, h, out.posteriors, step);
+    __syncthreads();
+  }
+  marginals(s, f, h, out.marginals);
+}
+
+}  // namespace
+
+size_t gmm_state_bytes(const Cuda&, const GmmShape& shape) {
+  return size_t(shape.modalities) * size_t(sizes(shape).share) * sizeof(double);
+}
+
+void gmm_forward(const Cuda& be, const GmmShape& shape, In x, Out weights, Out means, Out variances,
+                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state) {
+  check_gmm_forward(shape, x, weights, means, variances, posteriors, marginals, choice, state,
+                    gmm_state_bytes(be, shape));
+  const Sizes s = sizes(shape);
+  const Work work = forward_work(s);
+  const auto kernel = place(work) == Place::all          ? fit_kernel<Place::all>
+                      : place(work) == Place::parameters ? fit_kernel<Place::parameters>
+                                                         : fit_kernel<Place::state>;
+  // A term of an M-step takes seven, one of an E-step four.
+  note_flops(kDouble * 11 * double(shape.options.iterations + 1) * gmm_terms(shape));
+  launch(be, kernel, unsigned(shape.modalities), kThreads, shared_bytes(work), s,
+         Start{shape.options.init, shape.options.seed, shape.options.random}, x.data(),
+         Outputs{weights.data(), means.data(), variances.data(), posteriors.data(),
+                 marginals.data(), choice.data()},
+         reinterpret_cast<double*>(state.data()));
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

@@ -1,0 +1,125 @@
+#include "model/recorded_steps.h"
+
+#include <algorithm>
+
+#include "kernels/contrastive.h"
+#include "kernels/gather.h"
+#include "model/batches.h"
+
+namespace decalign::inline DECALIGN_REAL {
+namespace {
+
+std::vector<float> label_classes(const Split& split, const Config& config) {
+  std::vector<float> classes;
+  for (const float y : split.labels)
+    classes.push_back(config.classification() ? y : float(sentiment_class(double(y))));
+  return classes;
+}
+
+size_t staged_bytes([[maybe_unused]] const Device& device) {
+#ifdef DECALIGN_CUDA
+  if (device.cuda()) return device.cuda()->lists->staged();
+#endif
+  return 0;
+}
+
+}  // namespace
+
+bool RecordedSteps::possible(const Config& config, const Split& split) {
+  const bool features = std::all_of(split.modalities.begin(), split.modalities.end(),
+                                    [](const Sequences& s) { return !s.values.empty(); });
+  return features && config.mask_source != "lengths";
+}
+
+RecordedSteps::RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape, const Split& split)
+    : network_(network),
+      optimizer_(optimizer),
+      tape_(tape),
+      labels_(tape.device(), std::span<const float>(split.labels)),
+      classes_(tape.device(), std::span<const float>(label_classes(split, network.config()))),
+      order_(tape.device(), split.labels.size()),
+      state_(tape.device(), 1),
+      log_(tape.device(), split.labels.size() * kStepLosses),
+      losses_(tape.device(), kAhead, kStepLosses) {
+  for (const Sequences& s : split.modalities) {
+    values_.emplace_back(tape.device(), std::span<const float>(s.values));
+    sizes_.emplace_back(s.steps, s.width);
+  }
+}
+
+void RecordedSteps::begin(std::span<const int64_t> order, const RandomState& random) {
+  const StepState start{random, 0, 0};
+  order_.upload(order);
+  state_.upload({&start, 1});
+  steps_ = 0;
+}
+
+void RecordedSteps::step(const Kind& kind) {
+  if (kind.first) optimizer_.zero_grad();
+  Batch batch;
+  batch.count = kind.count;
+  std::vector<GatherPart> parts;
+  for (size_t m = 0; m < values_.size(); ++m) {
+    const auto [steps, width] = sizes_[m];
+    BatchModality input;
+    input.steps = steps, input.width = width;
+    const auto x = tape_.take<real>(kind.count * steps * width);
+    input.device_x = x;
+    parts.push_back({values_[m].span(), steps * width, x, {}});
+    batch.modalities.push_back(std::move(input));
+  }
+  const auto labels = tape_.take<real>(kind.count);
+  const auto classes = tape_.take<int32_t>(kind.count);
+  batch.device_labels = labels, batch.device_classes = classes;
+  parts.push_back({labels_.span(), 1, labels, {}});
+  parts.push_back({classes_.span(), 1, {}, classes});
+  StepState* const state = state_.data();
+  tape_.run([&](const auto& be) { gather(be, parts, order_.span(), &state->first, kind.count); });
+  const Result result = network_.forward(tape_, batch, &state->random);
+  transported_ = !result.transport.empty();
+  tape_.backward(result.total, real(1) / real(kind.parts));
+  if (kind.last) optimizer_.queue_step();
+  const auto terms = step_terms(result);
+  tape_.run([&](const auto& be) { step_record(be, terms, kind.count, state, log_.span()); });
+}
+
+void RecordedSteps::queue(int64_t count, int64_t part, int64_t parts) {
+  const Kind kind{count, part == 0, part + 1 == parts, parts};
+  const auto [entry, is_new] = recordings_.try_emplace(kind);
+  Recording& recording = entry->second;
+  tape_.reset();
+  if (is_new || recording.generation != tape_.generation()) {
+    // It may allocate, and it shows how much memory its lists take.
+    const size_t before = staged_bytes(tape_.device());
+    step(kind);
+    recording.list_bytes = staged_bytes(tape_.device()) - before;
+    recording.graph.reset();
+    tape_.reset();
+    recording.generation = tape_.generation();
+  } else {
+    if (!recording.graph)
+      recording.graph.emplace(tape_.device(), recording.list_bytes, [&] { step(kind); });
+    recording.graph->replay();
+  }
+  if (kind.last) optimizer_.count_step();
+  losses_.send(In(log_.span()).subspan(steps_ * kStepLosses, kStepLosses));
+  ++steps_;
+}
+
+std::optional<StepLosses> RecordedSteps::receive(bool wait) {
+  const In row = losses_.receive(wait);
+  if (row.empty()) return std::nullopt;
+  StepLosses losses;
+  std::copy(row.begin(), row.end(), losses.values.begin());
+  losses.transported = transported_;
+  return losses;
+}
+
+size_t RecordedSteps::nodes() const {
+  size_t most = 0;
+  for (const auto& [kind, recording] : recordings_)
+    if (recording.graph) most = std::max(most, recording.graph->nodes());
+  return most;
+}
+
+}  // namespace decalign::inline DECALIGN_REAL

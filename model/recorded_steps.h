@@ -1,0 +1,71 @@
+// Training steps on a device other than the host: the data set lies there, and a whole step is
+// recorded once per batch size and replayed.
+#pragma once
+
+#include <map>
+#include <optional>
+
+#include "autograd/graph.h"
+#include "data/dataset.h"
+#include "kernels/step_record.h"
+#include "model/optimizer.h"
+#include "model/step_losses.h"
+
+namespace decalign::inline DECALIGN_REAL {
+
+class RecordedSteps {
+ public:
+  /// Whether every step does the same work: float features, and masks that leave each sample all
+  /// its rows.
+  static bool possible(const Config& config, const Split& split);
+
+  /// All of these must outlive it; the tape and the optimiser work on the same device.
+  RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape, const Split& split);
+
+  /// The next steps take the samples in this order. `random` is the first one's; each further step
+  /// counts on.
+  void begin(std::span<const int64_t> order, const RandomState& random);
+
+  /// Queues a step on the next `count` samples: batch `part` of the `parts` whose gradients one
+  /// optimiser step takes together. A batch size seen for the first time runs as it is, the second
+  /// time it is recorded. At most kAhead steps may be on their way.
+  void queue(int64_t count, int64_t part, int64_t parts);
+  static constexpr size_t kAhead = 64;
+
+  /// Losses of the oldest step that has not been received; none while it is on its way, unless
+  /// `wait`.
+  std::optional<StepLosses> receive(bool wait);
+
+  /// Nodes of the largest recorded step, 0 if none is.
+  size_t nodes() const;
+
+ private:
+  struct Kind {  // of step: what its recording depends on
+    int64_t count;
+    bool first, last;
+    int64_t parts;
+    auto operator<=>(const Kind&) const = default;
+  };
+  struct Recording {
+    std::optional<Graph> graph;
+    uint64_t generation = 0;  // of the tape's memory, when it ran or was recorded
+    size_t list_bytes = 0;
+  };
+  void step(const Kind& kind);
+
+  Network& network_;
+  Optimizer& optimizer_;
+  Tape& tape_;
+  std::vector<Buffer<float>> values_;               // of the split's modalities
+  std::vector<std::pair<int64_t, int64_t>> sizes_;  // steps and width
+  Buffer<float> labels_, classes_;
+  Buffer<int64_t> order_;
+  Buffer<StepState> state_;
+  Buffer<real> log_;  // a row per step of an epoch
+  size_t steps_ = 0;  // queued since begin()
+  std::map<Kind, Recording> recordings_;
+  Readback losses_;
+  bool transported_ = false;
+};
+
+}  // namespace decalign::inline DECALIGN_REAL

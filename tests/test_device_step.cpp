@@ -1,0 +1,289 @@
+// The network on every device: a step's losses and gradients, Adam, recorded steps, a training run.
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "data/dataset.h"
+#include "model/batches.h"
+#include "model/recorded_steps.h"
+#include "tests/small_config.h"
+#include "tests/support.h"
+#ifdef DECALIGN_SIM
+#include "tests/sim/control.h"
+#include "tests/sim/cost_model.h"
+#include "tests/sim/counters.h"
+#endif
+
+using namespace decalign;
+using namespace decalign::test;
+
+namespace {
+
+using Sizes = std::vector<ModalitySize>;
+
+const Sizes kTwo{{"audio", 9, 3}, {"thermal", 11, 17}};
+const Sizes kThree{{"text", 12, 9}, {"audio", 14, 5}, {"vision", 10, 8}};
+const Sizes kFive{
+    {"text", 6, 9}, {"audio", 8, 5}, {"vision", 7, 16}, {"gaze", 5, 4}, {"touch", 3, 11}};
+
+// Every kind of dropout, zero-step masks, two layers.
+Config config_of(const Sizes& sizes) {
+  Config config = decalign::testing::small_config();
+  config.nlevels = 2;
+  config.lambda_ot = 1;
+  config.ct_weight = 0.1;
+  config.binary_task_weight = 0.2;
+  config.embed_dropout = config.relu_dropout = config.res_dropout = 0.2;
+  config.output_dropout = config.text_dropout = 0.3;
+  for (const ModalitySize& size : sizes) config.attn_dropout[modality_suffix(size.name)] = 0.25;
+  return config;
+}
+
+Split split_of(const Sizes& sizes, int64_t count) {
+  Split split;
+  unsigned seed = 40;
+  for (const ModalitySize& size : sizes) {
+    Sequences s;
+    s.name = size.name, s.count = count, s.steps = size.steps, s.width = size.width;
+    const Values x = uniform(count * size.steps * size.width, -1, 1, ++seed);
+    s.values.assign(x.begin(), x.end());
+    // The last steps of every other sample are padding.
+    for (int64_t n = 0; n < count; n += 2)
+      std::fill_n(s.values.begin() + ((n + 1) * size.steps - 2) * size.width, 2 * size.width, 0.0f);
+    s.lengths.assign(size_t(count), int32_t(size.steps));
+    split.modalities.push_back(std::move(s));
+  }
+  const Values labels = uniform(count, -3, 3, ++seed);
+  split.labels.assign(labels.begin(), labels.end());
+  for (int64_t n = 0; n < count; ++n) split.ids.push_back(std::to_string(n));
+  return split;
+}
+
+Batch batch_of(const Split& split, int64_t count) {
+  std::vector<int64_t> samples;
+  for (int64_t n = 0; n < count; ++n) samples.push_back(n);
+  Batch batch;
+  gather(split, samples, batch);
+  return batch;
+}
+
+struct Pass {
+  std::vector<double> losses;
+  std::vector<real> logits, gradients;
+};
+
+Pass run_step(const Config& config, const Sizes& sizes, const Batch& batch, const Device& device) {
+  Network network(config, sizes, "config");
+  network.parameters().initialize(5);
+  network.move_to(device);
+  Tape tape(device);
+  const RandomState& random = on_devices(RandomState{11, 3});
+  const Result r = network.forward(tape, batch, &random);
+  tape.backward(r.total);
+  Pass pass;
+  for (const In term : step_terms(r)) pass.losses.push_back(double(device.read(term, 0)));
+  pass.logits = device.read(r.logits.value);
+  network.parameters().fetch();
+  pass.gradients.assign(network.parameters().grads().begin(), network.parameters().grads().end());
+  return pass;
+}
+
+// Largest difference over largest entry.
+double error_of(In got, In want) {
+  REQUIRE(got.size() == want.size());
+  double largest = 0, worst = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    largest = std::max(largest, std::abs(double(want[i])));
+    const double error = std::abs(double(got[i]) - double(want[i]));
+    if (!(error <= worst)) worst = error;
+  }
+  return worst / std::max(largest, 1e-30);
+}
+
+constexpr double kLimit = sizeof(real) == 8 ? 1e-10 : 2e-4;
+
+}  // namespace
+
+TEST_CASE("device step: losses and gradients are the host's", "[model][device]") {
+  for (const Sizes& sizes : {kTwo, kThree, kFive}) {
+    const Config config = config_of(sizes);
+    const Split split = split_of(sizes, 6);
+    const Batch batch = batch_of(split, 6);
+    const Pass host = run_step(config, sizes, batch, Device(Cpu{1}));
+    for (const Device& device : devices()) {
+      INFO(sizes.size() << " modalities");
+      const Pass pass = run_step(config, sizes, batch, device);
+      for (size_t i = 0; i < host.losses.size(); ++i)
+        CHECK(pass.losses[i] == Approx(host.losses[i]).epsilon(kLimit));
+      CHECK(error_of(pass.logits, host.logits) <= kLimit);
+      Network network(config, sizes, "config");
+      for (const Parameter& p : network.parameters().list()) {
+        const auto part = [&](const Pass& from) {
+          return In(from.gradients).subspan(size_t(p.offset), size_t(p.size()));
+        };
+        INFO(p.name);
+        // The keys' bias has a gradient of nothing but rounding.
+        if (p.name.ends_with("in_proj_bias")) continue;
+        CHECK(error_of(part(pass), part(host)) <= kLimit);
+      }
+    }
+  }
+}
+
+TEST_CASE("device step: Adam on equal gradients gives the host's weights", "[model][device]") {
+  const auto trained = [](const Device& device) {
+    Network network(config_of(kThree), kThree, "config");
+    Parameters& parameters = network.parameters();
+    parameters.initialize(5);
+    network.move_to(device);
+    AdamOptions options;
+    options.clip = 0.6;
+    options.weight_decay = 0.01;
+    Optimizer optimizer(parameters, options, 0.01);
+    for (unsigned t = 0; t < 4; ++t) {
+      const Values g = uniform(std::ssize(parameters.grads()), -1, 1, t);
+      device.upload(g.data(), parameters.device_grads().data(), g.size() * sizeof(real));
+      optimizer.step();
+    }
+    parameters.fetch();
+    return std::vector<real>(parameters.values().begin(), parameters.values().end());
+  };
+  const std::vector<real> host = trained(Device(Cpu{1}));
+  for (const Device& device : devices())
+    CHECK(error_of(trained(device), host) <= 16 * std::numeric_limits<real>::epsilon());
+}
+
+TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model][device]") {
+  const Config config = config_of(kThree);
+  const Split split = split_of(kThree, 10);
+  const std::vector<int64_t> order{3, 1, 4, 0, 5, 9, 2, 6, 8, 7};
+  for (const Device& device : devices()) {
+    if (device.on_host()) continue;
+    const auto start = [&](Network& network) -> Parameters& {
+      network.parameters().initialize(5);
+      network.move_to(device);
+      return network.parameters();
+    };
+    AdamOptions options;
+    options.clip = 0.6;
+    // Three epochs of batches of 4, 4 and 2.
+    Network eager(config, kThree, "config");
+    Optimizer eager_optimizer(start(eager), options, 0.003);
+    Tape eager_tape(device);
+    std::vector<double> losses;
+    Buffer<RandomState> random(device, 1);
+    for (int64_t step = 0; step < 9; ++step) {
+      const int64_t first = step % 3 * 4;
+      Batch batch;
+      gather(split,
+             std::span(order).subspan(size_t(first), size_t(std::min<int64_t>(4, 10 - first))),
+             batch);
+      eager_tape.reset();
+      eager_optimizer.zero_grad();
+      const RandomState now{7, uint64_t(step)};
+      random.upload({&now, 1});
+      const Result r = eager.forward(eager_tape, batch, random.data());
+      losses.push_back(double(device.read(r.total.value, 0)));
+      eager_tape.backward(r.total);
+      eager_optimizer.step();
+    }
+    Network network(config, kThree, "config");
+    Optimizer optimizer(start(network), options, 0.003);
+    Tape tape(device);
+    RecordedSteps steps(network, optimizer, tape, split);
+    std::vector<double> recorded;
+    for (uint64_t epoch = 0; epoch < 3; ++epoch) {
+      steps.begin(order, {7, 3 * epoch});
+      for (const int64_t count : {4, 4, 2}) steps.queue(count, 0, 1);
+      for (int i = 0; i < 3; ++i) recorded.push_back(steps.receive(true)->total());
+      CHECK_FALSE(steps.receive(true));
+    }
+    CHECK(recorded == losses);
+    CHECK(steps.nodes() > 0);
+    CHECK(optimizer.steps() == 9);
+    eager.parameters().fetch();
+    network.parameters().fetch();
+    CHECK(std::equal(network.parameters().values().begin(), network.parameters().values().end(),
+                     eager.parameters().values().begin()));
+  }
+}
+
+#ifdef DECALIGN_SIM
+namespace {
+
+// Steps at the MOSI config: B 32, T 50, precomputed features.
+struct MosiSteps {
+  MosiSteps() { std::iota(order.begin(), order.end(), int64_t(0)); }
+  static Config config() {
+    const std::string path = DECALIGN_CONFIGS "/mosi.json";
+    Config config = parse_config(read_json(path), path);
+    config.use_bert = false;
+    return config;
+  }
+  Parameters& start() {
+    network.parameters().initialize(5);
+    network.move_to(device);
+    return network.parameters();
+  }
+  void begin() {
+    steps.begin(order, {7, 0});
+    wait();
+  }
+  void queue(int count) {
+    for (int i = 0; i < count; ++i) steps.queue(32, 0, 1);
+  }
+
+  // After steps that were only counted.
+  static void execute() {
+    wait();
+    sim::forget_error();  // nothing has written the losses
+    sim::set_execution(true);
+  }
+
+  inline static const Sizes kSizes{{"text", 50, 768}, {"audio", 50, 5}, {"vision", 50, 20}};
+  const Split split = split_of(kSizes, 32);
+  std::vector<int64_t> order = std::vector<int64_t>(32);
+  const Device& device = devices().front();
+  Network network{config(), kSizes, "config"};
+  Optimizer optimizer{start(), AdamOptions{}, 0.003};
+  Tape tape{device};
+  RecordedSteps steps{network, optimizer, tape, split};
+};
+
+}  // namespace
+
+TEST_CASE("device step: a recorded step at the MOSI config is at most 150 nodes",
+          "[model][device]") {
+  MosiSteps mosi;
+  mosi.begin();
+  sim::set_execution(false);
+  mosi.queue(2);
+  const sim::Counters before = sim::counters();
+  mosi.queue(2);
+  const sim::Counters spent = sim::counters() - before;
+  mosi.execute();
+  WARN("nodes of a step at the MOSI config: " << mosi.steps.nodes());
+  CHECK(mosi.steps.nodes() <= 150);
+  // The host only launches, and copies the losses back.
+  CHECK(spent.graph_launches == 2);
+  CHECK(spent.downloads == 2);
+  CHECK(spent.allocations + spent.frees + spent.synchronisations == 0);
+  CHECK(spent.uploads + spent.device_copies + spent.memsets + spent.kernels + spent.blas == 0);
+}
+
+// For tools/kernel_report --model, with SIM_COST=FILE.
+TEST_CASE("device step: what a step at the MOSI config costs", "[.cost]") {
+  MosiSteps mosi;
+  mosi.begin();
+  sim::set_execution(false);
+  mosi.queue(2);  // as it is, then recorded
+  mosi.execute();
+  mosi.begin();
+  sim::start_costs();
+  mosi.queue(1);
+  wait();
+  sim::stop_costs();
+  CHECK(sim::costs().size() > 40);
+  for (int i = 0; i < 2; ++i) mosi.steps.receive(true);
+  CHECK(std::isfinite(mosi.steps.receive(true)->total()));
+}
+#endif

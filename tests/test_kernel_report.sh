@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# tools/kernel_report finds no spill and no stack in this build's kernels, and finds planted ones.
+# Usage: test_kernel_report.sh BUILD
+set -uo pipefail
+report=$(dirname "$0")/../tools/kernel_report
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failures=0
+# expect STATUS FOLDER PATTERN: how the report of a folder ends, and a line that it has.
+expect() {
+  local output status
+  output=$("$report" "$2" 2>&1)
+  status=$?
+  if [ $status -ne "$1" ] || ! grep -qE "$3" <<<"$output"; then
+    echo "status $status instead of $1, or no line like '$3':" >&2
+    echo "$output" >&2
+    failures=$((failures + 1))
+  fi
+}
+# record REGISTERS STACK SPILL SHARED: what ptxas would say of a kernel.
+record() {
+  cat >"$folder/one.cu.o.ptxas" <<EOF
+.entry _ZN8decalign3f328k_kernelEi
+.maxntid 256, 1, 1
+ptxas info    : Compiling entry function '_ZN8decalign3f328k_kernelEi' for 'sm_90'
+ptxas info    : Function properties for _ZN8decalign3f328k_kernelEi
+    $2 bytes stack frame, $3 bytes spill stores, $3 bytes spill loads
+ptxas info    : Used $1 registers, used 1 barriers, $4 bytes smem
+EOF
+}
+
+expect 2 "$folder" 'no CUDA kernels'
+record 32 0 0 64
+expect 0 "$folder" '^one: k_kernel +sm_90 +32 +0 +0 +64 +256 +100 %$'
+record 54 0 0 64  # registers: four blocks
+expect 0 "$folder" ' 50 %$'
+record 32 0 0 47104  # shared memory: four blocks
+expect 0 "$folder" ' 50 %$'
+record 255 0 8 0
+expect 1 "$folder" 'k_kernel +sm_90 +255 +16 +0 +0 +256 +12 % +<- local memory'
+record 32 24 0 0
+expect 1 "$folder" 'k_kernel +sm_90 +32 +0 +24 .*local memory'
+expect 0 "$1" '^adam: clipped_kernel +sm_[0-9]+ '
+exit $((failures > 0))
