@@ -21,8 +21,8 @@ using Groups = ParameterList<Group, kGroups>;
 
 struct Sizes {
   int batch, width, hidden, outputs;
-  // Of the hidden layer in shared memory, where a warp writes kRows rows at once.
-  __device__ int stride() const { return hidden | 1; }
+  // Of the hidden layer in shared memory: a half-warp writes kRows columns of kRows rows at once.
+  __host__ __device__ int stride() const { return hidden + (kRows + 16 - hidden % 16) % 16; }
 };
 
 // sum over i < n of weight(i) in(r, i), r < kRows, for a column that kLanes neighbouring lanes
@@ -268,7 +268,7 @@ void distribution_encoder_forward(const Cuda& be, const DistributionEncoderShape
                                   std::span<const DistributionEncoderGroup> groups, In x, Out z,
                                   Out rest, std::span<double> hidden) {
   check_distribution_encoder_forward(s, groups, x, z, rest, hidden);
-  const size_t shared = size_t(kRows * (s.width + (s.hidden | 1))) * sizeof(double);
+  const size_t shared = size_t(kRows * (s.width + sizes(s).stride())) * sizeof(double);
   const double products = double(s.batch * s.hidden * (s.width + s.outputs));
   for_launches(groups, [&](const Groups& list, int first) {
     note_flops(kDouble * 2 * list.count * products);
@@ -287,7 +287,7 @@ void distribution_encoder_backward(const Cuda& be, const DistributionEncoderShap
       s, groups, x, hidden, dz, drest, dx, scratch,
       distribution_encoder_scratch_bytes(be, s, std::ssize(groups)));
   if (s.batch == 0) return;
-  const size_t shared = size_t(kRows * (s.outputs + (s.hidden | 1))) * sizeof(double);
+  const size_t shared = size_t(kRows * (s.outputs + sizes(s).stride())) * sizeof(double);
   const auto units = [](int64_t n) { return int(ceil_div<int64_t>(n, kUnits)); };
   const Blocks blocks{dx.empty() ? 0 : int(ceil_div<int64_t>(s.batch, kRows)), units(s.hidden),
                       units(s.outputs)};
