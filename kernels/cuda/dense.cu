@@ -107,6 +107,7 @@ __global__ void __launch_bounds__(kThreads)
   real* const y = of.y + row * call.y_stride + column;
   for_quads(sum, [&](int r, int c, const real(&value)[4]) {
     if (r < rows && c < columns)
+      // scattered: results of one column (the logits)
       store_quad(y + r * call.y_stride + c, value, columns - c, call.vector_y);
   });
 }

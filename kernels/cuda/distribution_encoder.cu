@@ -96,7 +96,9 @@ __global__ void __launch_bounds__(kThreads)
     if (!inside || r >= rows) return;
     const double value = pick(sum, r) + double(g.bias2[j]);
     const int64_t e = (at + r) * s.outputs + j;
+    // scattered: four columns of four rows, once
     z[e] = real(value);
+    // scattered: four columns of four rows, once
     if (rest) rest[e] = real(value - double(z[e]));
   });
 }
@@ -131,6 +133,7 @@ __device__ void x_backward(const Modality& m, int block, double* room, real* dx)
   __syncthreads();
   for_columns(s.hidden, [&](int j, bool inside) {
     double sum[kRows];
+    // scattered: four columns of eight rows, of a weight that the caches hold
     dot(
         sum, s.outputs, [&](int o) { return m.g.weight2[int64_t(o) * s.hidden + j]; },
         [&](int row, int o) { return room[row * s.outputs + o]; });
@@ -140,11 +143,13 @@ __device__ void x_backward(const Modality& m, int block, double* room, real* dx)
   __syncthreads();
   for_columns(s.width, [&](int i, bool inside) {
     double sum[kRows];
+    // scattered: four columns of eight rows, of a weight that the caches hold
     dot(
         sum, s.hidden, [&](int j) { return m.g.weight1[int64_t(j) * s.width + i]; },
         [&](int row, int j) { return layer[row * s.stride() + j]; });
     if (!inside || r >= rows) return;
     real& slot = dx[int64_t(first + r) * s.width + i];
+    // scattered: four columns of four rows, once
     slot = real(double(slot) + pick(sum, r));
   });
 }
@@ -157,6 +162,7 @@ __device__ void hidden_gradient(const Modality& m, int first, int begin, int end
   const int j = min(first + u, s.hidden - 1);
   for (int n = begin + int(threadIdx.x) / 32 * kRows; n < end; n += kWarps * kRows) {
     double sum[kRows];
+    // scattered: four columns of eight rows, of a weight that the caches hold
     dot(
         sum, s.outputs, [&](int o) { return m.g.weight2[int64_t(o) * s.hidden + j]; },
         [&](int row, int o) { return m.gradient(min(n + row, end - 1), o); });
@@ -189,6 +195,7 @@ __device__ void weight_backward(int batch, int units, int width, int first, doub
     real* const out = i < width ? dweight : dbias;
     if (!inside || !out) continue;
     real& slot = out[i < width ? int64_t(first + u) * width + i : first + u];
+    // scattered: the bias's entries between the weight's rows
     slot = real(double(slot) + sum);
   }
 }
@@ -220,6 +227,7 @@ __global__ void __launch_bounds__(kThreads)
     weight_backward(
         s.batch, s.hidden, s.width, block * kUnits, left,
         [&](int begin, int end) { hidden_gradient(m, block * kUnits, begin, end, left); },
+        // scattered: the next unit's row begins where the one before ends, within a warp
         [&](int n, int i) { return m.x[int64_t(n) * s.width + i]; }, m.g.dweight1, m.g.dbias1);
   } else {
     block -= blocks.first;
