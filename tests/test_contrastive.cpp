@@ -70,7 +70,7 @@ TEST_CASE("contrastive: matches the definition, every thread count gives the sam
         }
         Bits bits;
         for (const Device& device : devices())
-          device.run([&](const auto& be) {
+          device.run([&, B = B, F = F](const auto& be) {
             Guarded value(1), gradient(B * F), without(1);
             Workspace scratch(contrastive_scratch_bytes(be, s));
             contrastive_forward(be, s, x, c, value.span(), gradient.span(), scratch.span());

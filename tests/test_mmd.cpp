@@ -53,7 +53,7 @@ TEST_CASE("mmd: matches the definition, every thread count gives the same bits",
         for (size_t i = 0; i < z.size(); ++i) exact[i] = double(want[i]) + double(want_rest[i]);
         Bits bits;
         for (const Device& device : devices())
-          device.run([&](const auto& be) {
+          device.run([&, M = M, B = B, p = p](const auto& be) {
             Guarded value(1), gradient(M * B * p), without(1), high(M * B * p), low(M * B * p);
             Workspace scratch(mmd_scratch_bytes(be, s));
             mmd_forward(be, s, z, {}, value.span(), gradient.span(), {}, scratch.span());

@@ -66,7 +66,7 @@ TEST_CASE("moments: matches the definition", "[kernels][moments]") {
         for (real e : dz0) largest = std::max(largest, double(std::abs(e)));
         Bits bits;
         for (const Device& device : devices())
-          device.run([&](const auto& be) {
+          device.run([&, M = M, B = B, p = p](const auto& be) {
             Guarded mean(M * p), cov(M * p * p), skew(M * p), value(1), dz(M * B * p, 0),
                 drest(M * B * p, 0);
             Workspace scratch(moments_scratch_bytes(be, s));

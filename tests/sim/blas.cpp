@@ -110,7 +110,7 @@ cublasStatus_t submit_gemm(cublasHandle_t handle, const Gemm& g) {
   if (!known(g.a.type) || !known(g.b.type) || !known(g.c.type)) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (g.m < 0 || g.n < 0 || g.k < 0 || g.batches < 0 || !g.a.fits() || !g.b.fits() || !g.c.fits())
     return CUBLAS_STATUS_INVALID_VALUE;
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle->stream);
   if (!stream) return CUBLAS_STATUS_EXECUTION_FAILED;
   if (!stream->capture) ++count().blas;

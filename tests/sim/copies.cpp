@@ -11,7 +11,7 @@ namespace sim {
 namespace {
 
 cudaError_t new_memory(void** memory, size_t bytes, Owner owner, const char* call) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   *memory = nullptr;
   if (cudaError_t status = forbid_in_capture(call)) return status;
   ++count().allocations;
@@ -21,7 +21,7 @@ cudaError_t new_memory(void** memory, size_t bytes, Owner owner, const char* cal
 }
 
 cudaError_t free_memory(void* memory, bool pinned, const char* call) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   if (!memory) return cudaSuccess;
   if (cudaError_t status = forbid_in_capture(call)) return status;
   ++count().frees;
@@ -83,7 +83,7 @@ void run_copy(void* target, const void* source, size_t bytes, const std::string&
 
 cudaError_t copy(void* target, const void* source, size_t bytes, cudaMemcpyKind kind,
                  cudaStream_t handle, bool wait) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   for (const std::string& fault : {range_fault(target, bytes), range_fault(source, bytes),
@@ -116,7 +116,7 @@ cudaError_t copy(void* target, const void* source, size_t bytes, cudaMemcpyKind 
 }
 
 cudaError_t fill(void* target, int value, size_t bytes, cudaStream_t handle, bool wait) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   const std::string fault = in_region(target) ? range_fault(target, bytes) : "memory of the host";
@@ -172,9 +172,9 @@ cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t 
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  const auto lock = lock_runtime();
-  *total = kRegionBytes;
-  *free = kRegionBytes - allocated_bytes();
+  const RuntimeLock lock;
+  *total = kDeviceBytes;
+  *free = kDeviceBytes - std::min(kDeviceBytes, allocated_bytes());
   return cudaSuccess;
 }
 }

@@ -105,6 +105,15 @@ __global__ void large_kernel(float* y) {
   y[threadIdx.x] = tile[threadIdx.x];
 }
 
+void host_read(bool fault) {
+  const Array<float> x(kThreads, 1);
+  float first;
+  if (fault)
+    first = *const_cast<const volatile float*>(x.get());
+  else
+    CUDA_CHECK(cudaMemcpy(&first, x.get(), sizeof first, cudaMemcpyDeviceToHost));
+}
+
 void use_after_free(bool fault) {
   Array<float> y(kThreads);
   auto x = std::make_unique<Array<float>>(kThreads, 1.f);
@@ -187,6 +196,7 @@ std::vector<Fault> memory_faults() {
          const Array<float> x(kThreads, 1), y(kThreads);
          launch(Cuda{}, copy_kernel, 1, kThreads, 0, fault ? host.data() : x.get(), y.get());
        }},
+      {"the host reads device memory", "the host touched device memory, byte 0 of 256", host_read},
       {"a misaligned load of four", "misaligned read of 16 bytes",
        [](bool fault) {
          const Array<float> x(4 * kThreads + 1, 1), y(kThreads);

@@ -144,7 +144,7 @@ using namespace sim;
 extern "C" {
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mode) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   if (!handle || handle == cudaStreamLegacy)
@@ -156,7 +156,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mo
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* status) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   *status = !stream->capture           ? cudaStreamCaptureStatusNone
@@ -166,7 +166,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   *graph = nullptr;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
@@ -198,7 +198,7 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t*
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   if (stream->capture)
@@ -214,7 +214,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   delete exec;
   return cudaSuccess;
 }

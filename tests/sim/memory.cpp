@@ -31,7 +31,12 @@ std::unordered_map<size_t, std::array<Cell, kWord>>& split_words() {
   static auto* all = new std::unordered_map<size_t, std::array<Cell, kWord>>;
   return *all;
 }
-char* cursor = nullptr;
+// Where allocations of an owner go, and the next of them.
+struct Zone {
+  size_t begin, end, next;
+};
+Zone device_zone{kRegionBytes - kDeviceBytes, kRegionBytes, kRegionBytes - kDeviceBytes};
+Zone host_zone{kSharedBytes, kRegionBytes - kDeviceBytes, kSharedBytes};
 size_t live_bytes = 0, made = 0;
 
 size_t offset(const void* address) {
@@ -57,19 +62,21 @@ size_t first_page(const Allocation& a) { return offset(a.begin) / kPage * kPage;
 size_t end_page(const Allocation& a) { return round_up(offset(a.begin) + a.bytes, kPage); }
 
 // Room for `bytes`, as late as possible at addresses that were used before.
-char* find_room(size_t bytes) {
-  if (!cursor) cursor = region.begin + kSharedBytes;
+char* find_room(Zone& zone, size_t bytes) {
   auto& all = allocations();
   for (int round = 0; round < 2; ++round) {
-    for (auto next = all.lower_bound(cursor);
-         size_t(region.begin + kRegionBytes - cursor) > bytes;) {
-      while (next != all.end() && !next->second.live && next->first < cursor + bytes)
+    for (auto next = all.lower_bound(region.begin + zone.next); zone.end - zone.next > bytes;) {
+      char* const begin = region.begin + zone.next;
+      while (next != all.end() && !next->second.live && next->first < begin + bytes)
         next = all.erase(next);
-      if (next == all.end() || next->first >= cursor + bytes) return cursor;
-      cursor = region.begin + end_page(next->second);
+      if (next == all.end() || next->first >= begin + bytes) {
+        zone.next += bytes;
+        return begin;
+      }
+      zone.next = end_page(next->second);
       ++next;
     }
-    cursor = region.begin + kSharedBytes;
+    zone.next = zone.begin;
   }
   return nullptr;
 }
@@ -137,17 +144,15 @@ char* allocate(size_t bytes, Owner owner) {
   make_region();
   // Bytes that belong to nobody lie before it, and nothing is aligned to more than 256.
   const size_t shift = 256 * (1 + ++made % 15);
-  char* const room = find_room(round_up(shift + bytes, kPage));
+  Zone& zone = owner == Owner::device ? device_zone : host_zone;
+  char* const room = find_room(zone, round_up(shift + bytes, kPage));
   if (!room) return nullptr;
   char* const begin = room + shift;
-  cursor = room + round_up(shift + bytes, kPage);
   allocations()[begin] = {begin, bytes, owner, true};
   live_bytes += bytes;
   set_addressable(begin, bytes);
-  if (owner == Owner::device)
-    std::memset(begin, 0xFF, bytes);  // NaN for whoever copies it
-  else
-    set_written(begin, bytes);  // the host may write it, and nobody sees when
+  // The host may write the others at any time, and nobody sees when.
+  if (owner != Owner::device) set_written(begin, bytes);
   return begin;
 }
 

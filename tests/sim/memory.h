@@ -10,8 +10,9 @@
 namespace sim {
 
 constexpr size_t kRegionBytes = size_t(1) << 33;
-constexpr size_t kSharedBytes =
-    512 * 1024;  // the region's start: the running block's shared memory
+// The region's start is the running block's shared memory, its second half what cudaMalloc gives.
+constexpr size_t kSharedBytes = 512 * 1024;
+constexpr size_t kDeviceBytes = kRegionBytes / 2;
 constexpr size_t kWord = 4;
 
 /// Who accessed a word: a thread, or several of a warp; more is only remembered as a flag.
@@ -47,6 +48,7 @@ void make_region();
 std::array<Cell, kWord>& byte_cells(size_t word);
 
 inline char* shared_begin() { return region.begin; }
+inline char* device_begin() { return region.begin + kRegionBytes - kDeviceBytes; }
 inline bool in_region(const void* address) {
   return size_t(static_cast<const char*>(address) - region.begin) < kRegionBytes;
 }

@@ -76,7 +76,7 @@ thread_local double noted_flops = -1;
 void note_flops(double flops) { noted_flops = flops; }
 
 cudaError_t enqueue(Launch launch, cudaStream_t handle) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   launch.flops = std::exchange(noted_flops, -1);
   const std::string fault = launch_fault(launch);
   if (!fault.empty()) return set_error(cudaErrorInvalidConfiguration, fault);
@@ -96,12 +96,12 @@ using namespace sim;
 extern "C" {
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   return submit(stream, {Work::Kind::host, [=] { function(data); }, "host function"});
 }
 
 cudaError_t cudaGetLastError() {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   const cudaError_t code = last_error;
   last_error = cudaSuccess;
   return code;
@@ -110,7 +110,7 @@ cudaError_t cudaPeekAtLastError() { return last_error; }
 
 // With the reason of the last such error.
 const char* cudaGetErrorString(cudaError_t code) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   static auto* texts = new std::map<cudaError_t, std::string>;
   const auto reason = reasons().find(code);
   std::string& text = (*texts)[code];
@@ -159,7 +159,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   std::strcpy(properties->name, "simulated device");
-  properties->totalGlobalMem = kRegionBytes;
+  properties->totalGlobalMem = kDeviceBytes;
   properties->major = 9;
   properties->multiProcessorCount = 132;
   return cudaSuccess;
@@ -174,7 +174,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;  // a hint
   if (value < 0 || size_t(value) > kMostDynamic)
     return set_error(cudaErrorInvalidValue, "more dynamic shared memory than a block has");

@@ -30,6 +30,13 @@ CUstream_st& null_stream() {
 }
 cudaError_t broken = cudaSuccess;  // by a fault: every later call returns it
 
+// Whether there was a fault, one of the host included.
+bool broken_now() {
+  const std::string fault = host_fault();
+  if (!fault.empty()) broken = set_error(cudaErrorLaunchFailure, "sim: " + fault);
+  return broken != cudaSuccess;
+}
+
 uint64_t at(const Clock& clock, int stream) {
   return size_t(stream) < clock.size() ? clock[size_t(stream)] : 0;
 }
@@ -46,6 +53,7 @@ bool runnable(const CUstream_st* stream) {
 }
 
 void run_first(CUstream_st* stream) {
+  expose_device_memory();
   StreamEntry entry = std::move(stream->queue.front());
   stream->queue.pop_front();
   if (entry.kind == StreamEntry::Kind::work && broken == cudaSuccess) try {
@@ -78,7 +86,7 @@ cudaError_t run_until(Done done, CUstream_st* wanted = nullptr) {
     if (ready.empty()) return set_error(cudaErrorUnknown, "streams wait for each other for ever");
     run_first(ready[order().below(ready.size())]);
   }
-  return broken ? set_error(broken) : cudaSuccess;
+  return broken_now() ? set_error(broken) : cudaSuccess;
 }
 
 // Whoever asks whether something is done sees it make progress, now and then.
@@ -104,7 +112,7 @@ bool in_step(const CUstream_st* a, const CUstream_st* b) {
 }
 
 cudaError_t append(CUstream_st* stream, StreamEntry entry) {
-  if (broken) return set_error(broken);
+  if (broken_now()) return set_error(broken);
   join(stream->clock, host_clock());
   for (const CUstream_st* other : all_streams())
     if (other != stream && in_step(stream, other)) join(stream->clock, other->clock);
@@ -127,11 +135,6 @@ cudaError_t append(CUstream_st* stream, StreamEntry entry) {
 }
 
 }  // namespace
-
-std::unique_lock<std::recursive_mutex> lock_runtime() {
-  static auto* mutex = new std::recursive_mutex;
-  return std::unique_lock(*mutex);
-}
 
 Counters& count() {
   static Counters all;
@@ -216,7 +219,8 @@ cudaError_t wait_for_device() {
 }
 
 void forget_error() {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
+  (void)host_fault();
   broken = cudaSuccess;
   for (CUstream_st* s : all_streams()) {
     s->capture = nullptr;
@@ -236,7 +240,7 @@ using namespace sim;
 extern "C" {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   *stream = new_stream(!(flags & cudaStreamNonBlocking), false);
   return cudaSuccess;
 }
@@ -244,7 +248,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, 0); }
 
 cudaError_t cudaStreamDestroy(cudaStream_t handle) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream || !handle) return set_error(cudaErrorInvalidResourceHandle, "no such stream");
   if (stream->capture)
@@ -257,7 +261,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   if (stream->capture)
@@ -267,14 +271,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   if (cudaError_t status = forbid_in_capture("cudaDeviceSynchronize")) return status;
   ++count().synchronisations;
   return wait_for_device();
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   run_a_little();
@@ -284,7 +288,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   if (stream->capture || captured(event)) return capture_wait(stream, event);
@@ -302,7 +306,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   CUstream_st* stream = find_stream(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   if (stream->capture) return capture_record(stream, event);
@@ -311,7 +315,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   if (captured(event)) return set_error(cudaErrorCapturedEvent, "cudaEventSynchronize");
   ++count().synchronisations;
   const auto state = event->state;
@@ -323,7 +327,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   if (captured(event)) return set_error(cudaErrorCapturedEvent, "cudaEventQuery");
   run_a_little();
   if (event->state->done < event->state->recorded) return cudaErrorNotReady;
@@ -332,7 +336,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
-  const auto lock = lock_runtime();
+  const RuntimeLock lock;
   for (const cudaEvent_t event : {from, to})
     if (event->state->done < event->state->recorded) return cudaErrorNotReady;
   *milliseconds = float(to->state->milliseconds - from->state->milliseconds);

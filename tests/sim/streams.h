@@ -7,12 +7,12 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "tests/sim/checker.h"
 #include "tests/sim/counters.h"
+#include "tests/sim/host_access.h"
 
 namespace sim {
 
@@ -45,9 +45,6 @@ struct Capture {
   cudaStreamCaptureMode mode;
   bool invalid = false;
 };
-
-/// Every function of the runtime holds it.
-std::unique_lock<std::recursive_mutex> lock_runtime();
 
 /// Remembers an error for cudaGetLastError; `why` becomes part of its text.
 cudaError_t set_error(cudaError_t code, const std::string& why = "");
