@@ -37,7 +37,9 @@ using Shared = std::vector<T, SharedAllocator<T>>;
 /// A value that kernels can read, for the life of the program.
 template <class T>
 const T& on_devices(const T& value) {
-  return *new (allocate_shared(sizeof(T))) T(value);
+  static std::vector<const T*>& kept = *new std::vector<const T*>;
+  kept.push_back(new (allocate_shared(sizeof(T))) T(value));
+  return *kept.back();
 }
 
 }  // namespace decalign::inline DECALIGN_REAL::test
