@@ -7,7 +7,6 @@
 #include <iterator>
 #include <map>
 #include <new>
-#include <unordered_map>
 
 namespace sim {
 namespace {
@@ -27,8 +26,8 @@ std::map<const char*, Allocation>& allocations() {
   static auto* all = new std::map<const char*, Allocation>;
   return *all;
 }
-std::unordered_map<size_t, std::array<Cell, kWord>>& split_words() {
-  static auto* all = new std::unordered_map<size_t, std::array<Cell, kWord>>;
+std::map<size_t, std::array<Cell, kWord>>& split_words() {
+  static auto* all = new std::map<size_t, std::array<Cell, kWord>>;
   return *all;
 }
 // Where allocations of an owner go: the next of them, what lives, the end of what was ever used.
@@ -178,8 +177,7 @@ bool deallocate(void* begin) {
   zone_of(a.owner).live -= a.bytes;
   const size_t first = first_page(a), bytes = end_page(a) - first;
   const size_t word = first / kWord, words = bytes / kWord;
-  for (size_t w = word; w < word + words && !split_words().empty(); ++w)
-    if (region.cells[w].write.interval == kSplit) split_words().erase(w);
+  split_words().erase(split_words().lower_bound(word), split_words().lower_bound(word + words));
   // Their pages read as zero again.
   madvise(region.begin + first, bytes, MADV_DONTNEED);
   madvise(region.cells + word, words * sizeof(Cell), MADV_DONTNEED);
