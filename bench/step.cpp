@@ -4,7 +4,8 @@
 //   bench_step --config C.json --batch 32 --seq 50,50,50 --dims 768,5,20 --threads 2 --steps 20
 //
 // prints one JSON line {"ms": [...], "peak_mb": ...}: milliseconds of every step after a warm-up of
-// three, and the largest resident memory. With --bert FOLDER text is token ids, --tokens LO,HI of
+// three, and the largest resident memory. On a GPU (--device cuda) float features are stepped by
+// replaying a recorded graph. With --bert FOLDER text is token ids, --tokens LO,HI of
 // them attended in each clip, and the encoder of FOLDER is trained too.
 #include <sys/resource.h>
 
@@ -12,12 +13,13 @@
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
-#include "kernels/dropout_mask.h"
+#include "autograd/cuda_device.h"
 #include "model/bert.h"
-#include "model/network.h"
 #include "model/parameter_groups.h"
 #include "model/pretrained.h"
+#include "model/recorded_steps.h"
 
 using namespace decalign;
 
@@ -57,13 +59,70 @@ double peak_megabytes() {
   return double(usage.ru_maxrss) / 1024;
 }
 
+constexpr int64_t kWarmUp = 3;
+
+// The batch as a data set of its size, which a device can hold.
+Split split_of(const Batch& batch, const std::vector<ModalitySize>& sizes) {
+  Split split;
+  for (size_t m = 0; m < sizes.size(); ++m) {
+    Sequences s;
+    s.name = sizes[m].name, s.count = batch.count, s.steps = sizes[m].steps;
+    s.width = sizes[m].width;
+    s.values.assign(batch.modalities[m].x.begin(), batch.modalities[m].x.end());
+    split.modalities.push_back(std::move(s));
+  }
+  split.labels.assign(batch.labels.begin(), batch.labels.end());
+  return split;
+}
+
+// Milliseconds of every step, each waited for.
+template <class Step>
+std::vector<double> timed(int64_t steps, Step step) {
+  std::vector<double> ms;
+  for (int64_t i = 0; i < steps + kWarmUp; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    step(i);
+    const std::chrono::duration<double, std::milli> spent =
+        std::chrono::steady_clock::now() - start;
+    if (i >= kWarmUp) ms.push_back(spent.count());
+  }
+  return ms;
+}
+
+std::vector<double> eager_steps(Network& network, Optimizer& optimizer, Tape& tape,
+                                const Batch& batch, int64_t steps) {
+  Buffer<RandomState> random(tape.device(), 1);
+  return timed(steps, [&](int64_t i) {
+    tape.reset();
+    optimizer.zero_grad();
+    const RandomState now{1, uint64_t(i)};
+    random.upload({&now, 1});
+    const Result result = network.forward(tape, batch, random.data());
+    tape.backward(result.total);
+    optimizer.step();
+    tape.device().wait();
+  });
+}
+
+std::vector<double> recorded_steps(Network& network, Optimizer& optimizer, Tape& tape,
+                                   const Split& split, int64_t steps) {
+  RecordedSteps recorded(network, optimizer, tape, split);
+  std::vector<int64_t> order(split.labels.size());
+  std::iota(order.begin(), order.end(), int64_t(0));
+  return timed(steps, [&](int64_t i) {
+    recorded.begin(order, {1, uint64_t(i)});
+    recorded.queue(std::ssize(order), 0, 1);
+    (void)recorded.receive(true);
+  });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("whole training steps on random data");
   std::string config_path;
   int64_t batch_size = 32, steps = 20;
-  std::string bert_folder;
+  std::string bert_folder, device_name = "cpu";
   std::vector<int64_t> lengths{50, 50, 50}, widths{768, 5, 20}, attended{8, 24};
   int threads = 0;
   app.add_option("--config", config_path)->required();
@@ -73,6 +132,7 @@ int main(int argc, char** argv) {
   app.add_option("--bert", bert_folder);
   app.add_option("--tokens", attended)->delimiter(',')->expected(2);
   app.add_option("--threads", threads);
+  app.add_option("--device", device_name);
   app.add_option("--steps", steps);
   CLI11_PARSE(app, argc, argv);
 
@@ -106,29 +166,24 @@ int main(int argc, char** argv) {
 
     Network network(config, sizes, config_path,
                     encoder ? std::optional(encoder->config) : std::nullopt);
-    const Device device(Cpu{threads});
+    const OpenDevice opened = open_device(device_name, threads);
+    const Device& device = opened.device;
     network.parameters().initialize(1);
     network.move_to(device);
     if (encoder) load_bert(network.parameters(), Safetensors(encoder->weights()));
     Optimizer optimizer(network.parameters(),
                         parameter_groups(config, network.encoder(), config.learning_rate));
     Tape tape(device);
-    RandomState random{1, 0};
-    std::vector<double> ms;
-    constexpr int64_t kWarmUp = 3;
-    for (int64_t step = 0; step < steps + kWarmUp; ++step) {
-      const auto start = std::chrono::steady_clock::now();
-      tape.reset();
-      optimizer.zero_grad();
-      random.step = uint64_t(step);
-      const Result result = network.forward(tape, batch, &random);
-      tape.backward(result.total);
-      optimizer.step();
-      const std::chrono::duration<double, std::milli> spent =
-          std::chrono::steady_clock::now() - start;
-      if (step >= kWarmUp) ms.push_back(spent.count());
-    }
-    std::cout << nlohmann::json{{"ms", ms}, {"peak_mb", peak_megabytes()}}.dump() << "\n";
+    const Split split = split_of(batch, sizes);
+    const bool recorded = !device.on_host() && RecordedSteps::possible(config, split);
+    const std::vector<double> ms = recorded ? recorded_steps(network, optimizer, tape, split, steps)
+                                            : eager_steps(network, optimizer, tape, batch, steps);
+    std::cout << nlohmann::json{{"ms", ms},
+                                {"device", opened.description},
+                                {"recorded", recorded},
+                                {"peak_mb", peak_megabytes()}}
+                     .dump()
+              << "\n";
   } catch (const std::exception& e) {
     std::cerr << "bench_step: " << e.what() << "\n";
     return 2;

@@ -14,7 +14,7 @@ struct BatchModality {
   std::vector<int32_t> tokens;  ///< [B, 3, steps], see Sequences::tokens
   int64_t steps = 0, width = 0;
   std::vector<int32_t> lengths;  ///< [B], each in [0, steps]; used with mask_source lengths
-  In device_x;  ///< x in the device's memory; empty: x itself is read, or uploaded
+  In device_x;                   ///< x in the device's memory; empty: x itself is read, or uploaded
 
   In values() const { return device_x.empty() ? In(x) : device_x; }
 };

@@ -19,8 +19,6 @@ bool has_cuda() {
   }();
   return found;
 }
-#else
-bool has_cuda() { return false; }
 #endif
 
 std::vector<Device> find_devices() {

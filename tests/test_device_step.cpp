@@ -9,6 +9,7 @@
 #include "tests/support.h"
 #ifdef DECALIGN_SIM
 #include "tests/sim/control.h"
+#include "tests/sim/cost_model.h"
 #include "tests/sim/counters.h"
 #endif
 
@@ -207,36 +208,82 @@ TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model]
 }
 
 #ifdef DECALIGN_SIM
+namespace {
+
+// Steps at the MOSI config: B 32, T 50, precomputed features.
+struct MosiSteps {
+  MosiSteps() { std::iota(order.begin(), order.end(), int64_t(0)); }
+  static Config config() {
+    const std::string path = DECALIGN_CONFIGS "/mosi.json";
+    Config config = parse_config(read_json(path), path);
+    config.use_bert = false;
+    return config;
+  }
+  Parameters& start() {
+    network.parameters().initialize(5);
+    network.move_to(device);
+    return network.parameters();
+  }
+  void begin() {
+    steps.begin(order, {7, 0});
+    wait();
+  }
+  void queue(int count) {
+    for (int i = 0; i < count; ++i) steps.queue(32, 0, 1);
+  }
+
+  // After steps that were only counted.
+  static void execute() {
+    wait();
+    sim::forget_error();  // nothing has written the losses
+    sim::set_execution(true);
+  }
+
+  inline static const Sizes kSizes{{"text", 50, 768}, {"audio", 50, 5}, {"vision", 50, 20}};
+  const Split split = split_of(kSizes, 32);
+  std::vector<int64_t> order = std::vector<int64_t>(32);
+  const Device& device = devices().front();
+  Network network{config(), kSizes, "config"};
+  Optimizer optimizer{start(), AdamOptions{}, 0.003};
+  Tape tape{device};
+  RecordedSteps steps{network, optimizer, tape, split};
+};
+
+}  // namespace
+
 TEST_CASE("device step: a recorded step at the MOSI config is at most 150 nodes",
           "[model][device]") {
-  const Sizes sizes{{"text", 50, 768}, {"audio", 50, 5}, {"vision", 50, 20}};
-  const std::string path = DECALIGN_CONFIGS "/mosi.json";
-  Config config = parse_config(read_json(path), path);
-  config.use_bert = false;
-  const Split split = split_of(sizes, 32);
-  std::vector<int64_t> order(32);
-  std::iota(order.begin(), order.end(), int64_t(0));
-  const Device& device = devices().front();
-  Network network(config, sizes, "config");
-  network.parameters().initialize(5);
-  network.move_to(device);
-  Optimizer optimizer(network.parameters(), AdamOptions{}, 0.003);
-  Tape tape(device);
-  RecordedSteps steps(network, optimizer, tape, split);
-  sim::set_execution(false);  // it is counted, not run
-  steps.begin(order, {7, 0});
-  for (int i = 0; i < 2; ++i) steps.queue(32, 0, 1);
+  MosiSteps mosi;
+  mosi.begin();
+  sim::set_execution(false);
+  mosi.queue(2);
   const sim::Counters before = sim::counters();
-  for (int i = 0; i < 2; ++i) steps.queue(32, 0, 1);
+  mosi.queue(2);
   const sim::Counters spent = sim::counters() - before;
-  sim::forget_error();  // nothing has written the losses
-  sim::set_execution(true);
-  WARN("nodes of a step at the MOSI config: " << steps.nodes());
-  CHECK(steps.nodes() <= 150);
+  mosi.execute();
+  WARN("nodes of a step at the MOSI config: " << mosi.steps.nodes());
+  CHECK(mosi.steps.nodes() <= 150);
   // The host only launches, and copies the losses back.
   CHECK(spent.graph_launches == 2);
   CHECK(spent.downloads == 2);
   CHECK(spent.allocations + spent.frees + spent.synchronisations == 0);
   CHECK(spent.uploads + spent.device_copies + spent.memsets + spent.kernels + spent.blas == 0);
+}
+
+// For tools/kernel_report --model, with SIM_COST=FILE.
+TEST_CASE("device step: what a step at the MOSI config costs", "[.cost]") {
+  MosiSteps mosi;
+  mosi.begin();
+  sim::set_execution(false);
+  mosi.queue(2);  // as it is, then recorded
+  mosi.execute();
+  mosi.begin();
+  sim::start_costs();
+  mosi.queue(1);
+  wait();
+  sim::stop_costs();
+  CHECK(sim::costs().size() > 40);
+  for (int i = 0; i < 2; ++i) mosi.steps.receive(true);
+  CHECK(std::isfinite(mosi.steps.receive(true)->total()));
 }
 #endif

@@ -118,7 +118,7 @@ TEST_CASE("distribution_encoder: matches the formula to the last bits at every s
       const Doubles want = reference(s, all, x);
       Bits bits;
       for (const Device& device : devices())
-        device.run([&](const auto& be) {
+        device.run([&, M = M, B = B, H = H, p = p](const auto& be) {
           Guarded z(M * B * p), rest(M * B * p);
           Shared<double> hidden(size_t(M * B * H));
           distribution_encoder_forward(be, s, groups, x, z.span(), rest.span(), hidden);
@@ -159,7 +159,7 @@ TEST_CASE(
     const std::vector<Doubles> want = reference_gradients(s, all, x, dz, drest);
     Bits bits;
     for (const Device& device : devices())
-      device.run([&](const auto& be) {
+      device.run([&, M = M, B = B, H = H](const auto& be) {
         std::vector<Guarded> out;
         out.emplace_back(std::ssize(x), 0.5);
         for (const Weights& w : all)

@@ -31,7 +31,7 @@ TEST_CASE("gaussian_cost: matches the definition in lexicographic order",
               }
         Bits bits;
         for (const Device& device : devices())
-          device.run([&](const auto& be) {
+          device.run([&, M = M, K = K, d = d](const auto& be) {
             const GaussianCostShape s{M, K, d, reduction};
             Guarded cost(int64_t(want.size()));
             gaussian_cost_forward(be, s, mu, v, cost.span());

@@ -46,7 +46,7 @@ def forget_peak():
 class AuthorsStep:
     """Forward, losses, backward, clipping and Adam as the authors' trainer does them."""
 
-    def __init__(self, authors, config, case):
+    def __init__(self, authors, config, case, device):
         import compare_authors
         import make
         import numpy as np
@@ -59,7 +59,9 @@ class AuthorsStep:
             low, high = case["tokens"]
             vocabulary = json.loads((Path(config["pretrained"]) / "config.json").read_text())["vocab_size"]
             self.batch["text"] = make.make_tokens(vocabulary, rng.integers(low, high + 1, case["batch"]), case["seq"][0], rng)
-        self.model = authors.network(config, None, torch.float32)
+        self.batch = {name: tensor.to(device) for name, tensor in self.batch.items()}
+        self.synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+        self.model = authors.network(config, None, torch.float32).to(device)
         self.optimizer = authors.optimizer(self.model, {"weight_decay": 0.0} | config, config["learning_rate"])
         self.trainer = authors.trainer(types.SimpleNamespace(**config))
 
@@ -74,6 +76,7 @@ class AuthorsStep:
         self.clip(self.model.parameters(), self.config["clip"])
         self.optimizer.step()
         loss.item()
+        self.synchronize()
         return 1e3 * (time.perf_counter() - start)
 
 
@@ -104,7 +107,7 @@ def authors_side(args):
         import transformers
         versions += f", transformers {transformers.__version__}"
     memory = {"imports": own_memory_kb("VmRSS")}
-    step = AuthorsStep(authors, config, case)
+    step = AuthorsStep(authors, config, case, args.device)
     memory |= {"built": own_memory_kb("VmRSS"), "restarted": forget_peak(), "peak": 0}
     def answer(request):
         if request in ("product", "memory"):
@@ -126,7 +129,7 @@ class Authors:
     """The process of the authors' side."""
 
     def __init__(self, args, name, environment, pretrained):
-        command = [sys.executable, __file__, "--authors", args.authors, "--threads", args.threads, "--side", name]
+        command = [sys.executable, __file__, "--authors", args.authors, "--threads", args.threads, "--device", args.device, "--side", name]
         command += ["--pretrained", pretrained] if pretrained else []
         self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
                                         preexec_fn=free_to_run)
@@ -165,7 +168,7 @@ def our_steps(args, config_file, case, steps, environment, pretrained):
     def comma(values):
         return ",".join(map(str, values))
     command = [args.bench_step, "--config", config_file, "--batch", case["batch"], "--seq", comma(case["seq"]),
-               "--dims", comma(case["dims"]), "--threads", args.threads, "--steps", steps]
+               "--dims", comma(case["dims"]), "--threads", args.threads, "--steps", steps, "--device", args.device]
     if "bert" in case:
         command += ["--bert", pretrained, "--tokens", comma(case["tokens"])]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -271,6 +274,7 @@ def main():
     parser.add_argument("--binary", type=Path, help="the decalign executable, for its version line")
     parser.add_argument("--bench-step", type=Path, help="the bench_step executable; without it only the authors' side is timed")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of both sides")
     parser.add_argument("--repeats", type=int, default=7, help="how often the two sides take turns")
     parser.add_argument("--case", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--authors-env", nargs="*", default=[], metavar="NAME=VALUE", help="more of the authors' side's environment")

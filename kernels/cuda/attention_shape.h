@@ -200,6 +200,21 @@ void for_attention_launches(const Cuda& be, const AttentionShape& s,
   }
 }
 
+/// Products of a query's head and a key's, of all queries and heads.
+inline double attention_pairs(const AttentionShape& s) {
+  double pairs = 0;
+  for (int64_t i = 0; i < s.queries.sequences(); ++i) {
+    int64_t keys = 0;
+    for (int64_t r = 0; r < s.ranges_per_sequence; ++r)
+      keys += s.ranges[size_t(i * s.ranges_per_sequence + r)].length;
+    for (int64_t t = 0; t < s.queries.length(i); ++t)
+      pairs += double(s.causal ? std::min(keys, t + 1) : keys);
+  }
+  return pairs * double(s.heads);
+}
+/// Beside its products, of depth numbers each: the softmax's and the dropout's share.
+constexpr double kFlopsOfWeight = 16;
+
 /// The launch of every range, such that the ranges of a launch have no row in common, with as few
 /// launches as the rows' largest number of readers: sorted by their first row, every range takes
 /// the first launch whose last range has ended. Empty, and 1 launch, if none overlap.

@@ -72,6 +72,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
     const int block = (first + s) / call.kernel, tap = (first + s) % call.kernel;
     const int64_t c = int64_t(block) * kDepth;
     const int depth = step_depth(call.width, block) - A::depth();
+    // scattered: rows of 5 or 20 numbers (audio, vision) are no whole vectors; few bytes
 #pragma unroll
     for (int i = 0; i < A::kPasses; ++i)
       pack[i] =
@@ -81,6 +82,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
     const int block = (first + s) / call.kernel, tap = (first + s) % call.kernel;
     const int64_t c = int64_t(block) * kDepth;
     const int depth = step_depth(call.width, block) - B::depth();
+    // scattered: rows of 5 or 20 numbers (audio, vision) are no whole vectors; few bytes
 #pragma unroll
     for (int i = 0; i < B::kPasses; ++i)
       pack[i] = load_pack(w + 16 * i * w_row + c * f.stride + tap * f.tap_stride, f.stride,
@@ -149,6 +151,7 @@ void conv1d_forward(const Cuda& be, const Conv1dShape& s, const Rows& rows, In x
         return count * tiles(tile_rows, tile_columns);
       },
       [&]<class T>(T) {
+        note_flops(2.0 * double(size * s.width * s.kernel));
         launch(be, forward_kernel<T>, dim3(unsigned(tiles(T::kRows, T::kColumns)), unsigned(count)),
                kThreads, 0, f);
       });

@@ -274,7 +274,15 @@ bool gradients(const Cuda& be, const DataShape& s, std::span<const DataGradient>
     call.counters = finish && tiles <= kCounters ? be.counters : nullptr;
     return next;
   };
+  double products = 0;
+  for (int i = 0; i < call.sources.count; ++i)
+    products += double(call.sources.item[i].rows * s.depth * s.columns);
+  for (int i = 0; i < call.weights.count; ++i) {
+    const WeightGradient& w = call.weights.item[i].of;
+    products += double(w.rows * w.m * w.n);
+  }
   choose_tile(be, columns, blocks, [&]<class T>(T) {
+    note_flops(2 * products);
     launch(be, gradient_kernel<T>, unsigned(blocks(T::kRows, T::kColumns)), kThreads, 0, call);
   });
   return call.counters || call.weights.count == 0;

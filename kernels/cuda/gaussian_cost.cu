@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(kThreads)
 void gaussian_cost_forward(const Cuda& be, const GaussianCostShape& s, In means, In variances,
                            Out cost) {
   check_gaussian_cost(s, means, variances, cost);
+  note_flops(kDouble * 10 * double(std::ssize(cost) * s.width));
   launch(be, forward_kernel, unsigned(ceil_div<int64_t>(std::ssize(cost), kForwardThreads / 32)),
          kForwardThreads, 0, int(s.modalities), int(s.components), int(s.width), factor(s),
          means.data(), variances.data(), cost.data());
@@ -83,6 +84,7 @@ void gaussian_cost_backward(const Cuda& be, const GaussianCostShape& s, In means
                             In dcost, InOut dmeans, InOut dvariances) {
   check_gaussian_cost_backward(s, means, variances, dcost, dmeans, dvariances);
   if (s.modalities < 2 || (dmeans.empty() && dvariances.empty())) return;
+  note_flops(kDouble * 2 * 9 * double(std::ssize(dcost) * s.width));
   launch(be, backward_kernel,
          dim3(unsigned(s.modalities * s.components), unsigned(ceil_div<int64_t>(s.width, 32))),
          kThreads, 0, int(s.modalities), int(s.components), int(s.width), factor(s), means.data(),

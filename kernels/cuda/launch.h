@@ -43,6 +43,15 @@ void launch(const Cuda& be, void (*kernel)(P...), dim3 grid, dim3 block, size_t 
 #endif
 }
 
+/// How many operations the kernel launched next does, for the simulated device's cost model: two in
+/// a multiply-add, and kDouble times as many if they are double's, which run at half the rate.
+inline void note_flops([[maybe_unused]] double flops) {
+#ifndef __CUDACC__
+  ::sim::note_flops(flops);
+#endif
+}
+inline constexpr double kDouble = 2;
+
 /// A span's memory; null if it is empty, so that a kernel can ask.
 template <class T>
 T* pointer(std::span<T> s) {

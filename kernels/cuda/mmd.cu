@@ -131,6 +131,7 @@ void mmd_forward(const Cuda& be, const MmdShape& s, In z, In rest, Out value, Ou
   } else {
     const dim3 grid(unsigned(ceil_div<int64_t>(x.rows, kRows)),
                     gradient.empty() ? 1 : unsigned(ceil_div<int64_t>(s.width, kChunk)));
+    note_flops(kDouble * (gradient.empty() ? 3 : 6) * double(x.rows * x.rows * s.width));
     launch(be, rows_kernel, grid, kThreads, 0, x, s.bandwidth, mmd_weights(s), row_value,
            pointer(gradient), pointer(gradient_rest));
   }

@@ -209,6 +209,7 @@ void moments_forward(const Cuda& be, const MomentsShape& s, In z, In rest, Out m
                         moments_scratch_bytes(be, s));
   const unsigned tiles = unsigned(ceil_div<int64_t>(s.width, kSide));
   const Sample x{s.modalities, s.batch, s.width, z.data(), pointer(rest)};
+  note_flops(kDouble * double(std::ssize(z)) * (2 * double(s.width) + 8));
   launch(be, statistics_kernel, dim3(tiles, tiles, unsigned(s.modalities)), kThreads, 0, x,
          mean.data(), covariance.data(), skewness.data());
   const auto [vector_weight, matrix_weight] = moments_weights(s);
@@ -225,6 +226,7 @@ void moments_backward(const Cuda& be, const MomentsShape& s, In z, In rest, In m
   const dim3 grid(unsigned(ceil_div<int64_t>(s.width, kSide)),
                   unsigned(ceil_div<int64_t>(s.batch, kSide)), unsigned(s.modalities));
   const Sample x{s.modalities, s.batch, s.width, z.data(), pointer(rest)};
+  note_flops(kDouble * double(std::ssize(z)) * (2 * double(s.width) + 12));
   launch(be, backward_kernel, grid, kThreads, 0, x, vector_weight, matrix_weight, covariance.data(),
          skewness.data(), dvalue.data(), pointer(dz), pointer(drest));
 }

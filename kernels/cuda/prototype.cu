@@ -181,6 +181,7 @@ void prototype_forward(const Cuda& be, const PrototypeShape& s, In x, In posteri
   // As many units as threads, of at least four rows.
   const int64_t slices = std::clamp<int64_t>(
       blocks * kForwardThreads / std::max<int64_t>(columns, 1), 1, std::max<int64_t>(rows / 4, 1));
+  note_flops(4.0 * double(columns * rows));
   launch(be, forward_kernel, unsigned(blocks), kForwardThreads, 0, sizes(s),
          inputs(s, x, posteriors, means, variances), int(slices), weight, partial, value.data());
   if (blocks > 1) launch(be, sum_kernel, 1, 32, 0, weight, partial, value.data());
@@ -201,6 +202,8 @@ void prototype_backward(const Cuda& be, const PrototypeShape& s, In x, In poster
       pointer(dvariances), blocks(dx.size(), kThreads), blocks(dposteriors.size(), kWarps)};
   const int64_t prototype_blocks =
       out.means || out.variances ? s.modalities * s.components * ceil_div<int64_t>(s.width, 32) : 0;
+  // 4 for dx, 4 for the posteriors', 6 for the prototypes' gradients.
+  note_flops(kDouble * 14 * double((s.modalities - 1) * std::ssize(x) * s.components));
   launch(be, backward_kernel, unsigned(out.x_blocks + out.posterior_blocks + int(prototype_blocks)),
          kThreads, 0, sizes(s), inputs(s, x, posteriors, means, variances),
          prototype_term_weight(s), dvalue.data(), out);

@@ -155,6 +155,7 @@ struct Forward : Solver<kM> {
       traverse(true, [&](int m, int k, double sum) {
         const int i = m * z.K + k;
         const double q = 1 / (sum + z.guard);
+        // scattered: K numbers a modality and sweep, at any offset
         to[i] = q;
         u[i] = marginal[i] * q;
         if (z.log) {
@@ -236,6 +237,8 @@ void sinkhorn_forward(const Cuda& be, const SinkhornShape& s, In cost, In margin
   const auto kernel = z.M == 3 ? shared ? forward_kernel<3, true> : forward_kernel<3, false>
                       : shared ? forward_kernel<0, true>
                                : forward_kernel<0, false>;
+  // At most: a sweep reads the kernel twice.
+  note_flops(kDouble * 4 * double(z.N + chain_size(s)) * double(o.max_sweeps));
   launch(be, kernel, 1, unsigned(block_threads(s)), shared ? memory_bytes(s) : 0, z, sweeps);
 }
 

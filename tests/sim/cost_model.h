@@ -18,6 +18,7 @@ struct CostLine {
   std::string line;  // "gmm.cu:12 read"
   uint64_t accesses = 0;
   uint64_t used = 0, ideal = 0;  // sectors of 32 bytes, or passes over the banks
+  uint64_t ways = 0;             // words that a bank gives at most; 0 in global memory
   double ratio() const { return ideal > 0 ? double(used) / double(ideal) : 1; }
 };
 
@@ -29,7 +30,8 @@ struct CostLine {
 /// as many as its distinct bytes fill. In shared memory it makes a pass for every 32 lanes (16 with
 /// 8 bytes each, 8 with 16), and as many more as a bank has further words to give. Caches are not
 /// modelled: `distinct` bytes are those of every sector that a launch touches, counted once.
-/// Arithmetic is not counted: nothing instruments it. Only cuBLAS's flops are known.
+/// Arithmetic is not counted: nothing instruments it. Flops are cuBLAS's and those that kernels
+/// are launched with (note_flops).
 struct KernelCost {
   std::string kernel, file;
   uint64_t blocks = 0, threads = 0, shared_bytes = 0;

@@ -70,8 +70,14 @@ cudaError_t set_error(cudaError_t code, const std::string& why) {
   return code;
 }
 
-cudaError_t enqueue(const Launch& launch, cudaStream_t handle) {
+namespace {
+thread_local double noted_flops = -1;
+}
+void note_flops(double flops) { noted_flops = flops; }
+
+cudaError_t enqueue(Launch launch, cudaStream_t handle) {
   const RuntimeLock lock;
+  launch.flops = std::exchange(noted_flops, -1);
   const std::string fault = launch_fault(launch);
   if (!fault.empty()) return set_error(cudaErrorInvalidConfiguration, fault);
   const auto limit = dynamic_limits().find(launch.function);

@@ -77,8 +77,11 @@ struct Launch {
   std::shared_ptr<const KernelCall> call;
   dim3 grid, block;
   size_t shared_bytes;
+  double flops = -1;  // -1: nobody said
 };
-cudaError_t enqueue(const Launch& launch, cudaStream_t stream);
+cudaError_t enqueue(Launch launch, cudaStream_t stream);
+/// Of the next launch.
+void note_flops(double flops);
 
 template <class... P, class... A>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/cuda_device.h"
 #include "data/dataset.h"
 #include "tools/cli/commands.h"
 
