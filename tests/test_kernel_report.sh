@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# tools/kernel_report finds no spill and no stack in this build's kernels, and finds planted ones.
+# tools/kernel_report finds no spill and no stack in this build's kernels, and finds planted ones;
+# what tools/kernel_model says of counts that are known.
 # Usage: test_kernel_report.sh BUILD
 set -uo pipefail
 report=$(dirname "$0")/../tools/kernel_report
@@ -41,4 +42,27 @@ expect 1 "$folder" 'k_kernel +sm_90 +255 +16 +0 +0 +256 +12 % +<- local memory'
 record 32 24 0 0
 expect 1 "$folder" 'k_kernel +sm_90 +32 +0 +24 .*local memory'
 expect 0 "$1" '^adam: clipped_kernel +sm_[0-9]+ '
+
+report=$(dirname "$0")/../tools/kernel_model
+# costs SOURCE:LINE WAYS: a scattered read there, and a bank conflict.
+costs() {
+  cat >"$folder/costs" <<EOF
+{"kernel": "decalign::f32::(anonymous namespace)::k_kernel<(int)2>", "file": "mmd.cu", "launches": 2, "blocks": 66, \
+"distinct_read": 6880000, "distinct_written": 1720000, "flops": null, "barriers": 20, \
+"scattered": [{"at": "$1 read", "accesses": 9, "used": 20, "ideal": 10, "ways": 0}], \
+"conflicting": [{"at": "mmd.cu:1 read", "accesses": 9, "used": 20, "ideal": 10, "ways": $2}]}
+EOF
+}
+# The line of the statement below the comment, wherever it moves to.
+at=$(grep -n '// scattered:' "$(dirname "$0")/../kernels/cuda/gmm.cu" | head -1 | cut -d: -f1)
+costs "gmm.cu:$((at + 1))" 2
+# 1.3 + 2 x 4.3 MB / 4.3 TB/s + 10 barriers
+expect 0 "$folder/costs" '^\| modelled \| mmd.cu: k_kernel<2> \| 2 \| 66 \| 4.30 \| - \| 10 \| 3.60 \| 7.2 \|$'
+expect 0 "$folder/costs" '^\| modelled \| \*\*the step\*\* .* \*\*7\*\* \|$'
+expect 0 "$folder/costs" "^\\| gmm.cu:$((at + 1)) \\| read \\| 9 \\| 2.00 \\| [A-Z]"
+expect 0 "$folder/costs" '^None\.$'
+costs gmm.cu:1 2
+expect 1 "$folder/costs" '^\| gmm.cu:1 .*not explained'
+costs "gmm.cu:$((at + 1))" 3
+expect 1 "$folder/costs" '^\| mmd.cu:1 \| read \| 9 \| 3 \| \*\*not explained'
 exit $((failures > 0))

@@ -175,6 +175,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t chunk = blockIdx.x; chunk * kChunk < n; chunk += gridDim.x) {
     const int64_t at = chunk * kChunk + 4 * threadIdx.x;
     for (int64_t r = first_range(ranges, range_count, at); r < range_count; ++r) {
+      // scattered: all lanes read the same entry or two, of 24 bytes, from the first-level cache
       const AdamRange range = ranges[r];
       if (range.begin >= at + 4) break;
       Coefficients c = coefficients[range.group];

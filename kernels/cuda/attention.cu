@@ -24,6 +24,7 @@ __global__ void __launch_bounds__(kNarrowQueries, 8)
   Row<D> query, sum;
   query.clear();
   sum.clear();
+  // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
   if (t < h.queries) query.load(q + row * s.query_stride + h.column, s.depth, s.vectors);
   query.scale(s.scale * kLog2E);
   const int limit = h.visible(s, t0, kNarrowQueries), seen = h.visible(s, t, 1);
@@ -37,7 +38,9 @@ __global__ void __launch_bounds__(kNarrowQueries, 8)
       key.clear();
       value.clear();
       if (from >= 0) {
+        // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
         key.load(k + from * s.key_stride + h.column, s.depth, s.vectors);
+        // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
         value.load(v + from * s.key_stride + h.column, s.depth, s.vectors);
       }
       key.put(keys + j * kStride);
@@ -70,7 +73,9 @@ __global__ void __launch_bounds__(kNarrowQueries, 8)
   }
   if (t >= h.queries) return;
   sum.scale(h.keys > 0 ? h.dropout.scale / total : real(0));
+  // scattered: a head's 8 columns are one sector, whose halves the second-level cache joins
   sum.store(out + row * s.width + h.column, s.depth, s.vectors);
+  // scattered: [rows, heads], and a block has one head
   lse[row * s.heads + h.head] = h.keys > 0 ? largest * kLn2 + log(total) : -kInfinity;
 }
 

@@ -73,10 +73,14 @@ __global__ void __launch_bounds__(2 * kNarrow, D > 12 ? 3 : 4)
     if (active) {
       Row<D> out;
       const int64_t at = row * s.width + h.column;
+      // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
       query.load(x.q + row * s.query_stride + h.column, s.depth, s.vectors);
+      // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
       dout.load(x.dout + at, s.depth, s.vectors);
+      // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
       out.load(x.out + at, s.depth, s.vectors);
       delta = dout.dot(out.part);
+      // scattered: [rows, heads], and a block has one head
       lse = x.lse[row * s.heads + h.head] * kLog2E;
     }
     if (half)
@@ -89,6 +93,7 @@ __global__ void __launch_bounds__(2 * kNarrow, D > 12 ? 3 : 4)
       const int64_t key_row = h.key_row(s, j0 + i);
       Row<D> key;
       key.clear();
+      // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
       if (key_row >= 0)
         key.load((half ? x.v : x.k) + key_row * s.key_stride + h.column, s.depth, s.vectors);
       key.put((half ? values : keys) + i * kStride);
@@ -114,6 +119,7 @@ __global__ void __launch_bounds__(2 * kNarrow, D > 12 ? 3 : 4)
 #pragma unroll
           for (int e = 0; e < kVector; ++e) sum.add(w.x[e], from + (n + e) * kStride);
         }
+        // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
         sum.add_to(gradient + key_row * s.key_stride + h.column, s.depth, s.vectors,
                    half ? s.scale : real(1));
       }
@@ -124,6 +130,7 @@ __global__ void __launch_bounds__(2 * kNarrow, D > 12 ? 3 : 4)
       __syncthreads();
       if (!half && active) {
         dquery.add(1, keys + i * kStride);
+        // scattered: a head's 8 columns are one sector, whose other half is the next instruction's
         dquery.add_to(x.dq + row * s.query_stride + h.column, s.depth, s.vectors, s.scale);
       }
       __syncthreads();

@@ -74,6 +74,7 @@ __device__ void logit_tile(const Problem& v, int64_t row, int64_t other, int lan
   }
   const real dot = sum[0] + __shfl_xor_sync(0xffffffffu, sum[0], 1);
   const int64_t i = row + lane / 2 / kTile, j = other + lane / 2 % kTile;
+  // scattered: rows of 4 x 4 results, 16 bytes each
   if (lane % 2 == 0 && i < v.batch && j < v.batch)
     v.logits[i * v.batch + j] = v.inverse_temperature * dot;
 }
@@ -133,6 +134,7 @@ __device__ void gradient_tile(const Problem& v, int64_t row, int64_t column, rea
     real weight[kTile];
 #pragma unroll
     for (int r = 0; r < kTile; ++r) {
+      // scattered: a transposed read of [B, B], which the caches hold
       weight[r] = j < n ? scale * (v.dlogits[at[r] * n + j] + v.dlogits[j * n + at[r]]) : real(0);
       if (j < n) along[r] += weight[r] * v.logits[at[r] * n + j];
     }

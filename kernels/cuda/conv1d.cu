@@ -72,6 +72,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
     const int block = (first + s) / call.kernel, tap = (first + s) % call.kernel;
     const int64_t c = int64_t(block) * kDepth;
     const int depth = step_depth(call.width, block) - A::depth();
+    // scattered: rows of 5 or 20 numbers (audio, vision) are no whole vectors; few bytes
 #pragma unroll
     for (int i = 0; i < A::kPasses; ++i)
       pack[i] =
@@ -81,6 +82,7 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
     const int block = (first + s) / call.kernel, tap = (first + s) % call.kernel;
     const int64_t c = int64_t(block) * kDepth;
     const int depth = step_depth(call.width, block) - B::depth();
+    // scattered: rows of 5 or 20 numbers (audio, vision) are no whole vectors; few bytes
 #pragma unroll
     for (int i = 0; i < B::kPasses; ++i)
       pack[i] = load_pack(w + 16 * i * w_row + c * f.stride + tap * f.tap_stride, f.stride,

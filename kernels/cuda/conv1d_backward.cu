@@ -103,6 +103,7 @@ __device__ void weight_block(const Backward& f, Quad* memory) {
 #pragma unroll
     for (int p = 0; p < B::kPasses; ++p) {
       const int r = s * kDepth + B::depth(p);
+      // scattered: rows of 5 numbers are no whole vectors; few bytes
       pack[p] = load_pack(x + (r < depth ? window[r] : 0), 1, r < depth ? columns - B::outer() : 0,
                           f.vector_x);
     }
@@ -113,6 +114,7 @@ __device__ void weight_block(const Backward& f, Quad* memory) {
       Nothing(), sum);
   real* const part = f.parts + chunk * f.part_stride + row * n + column;
   for_quads(sum, [&](int r, int c, const real(&value)[4]) {
+    // scattered: rows of 5 numbers are no whole vectors; few bytes
     if (r < rows && c < columns) store_quad(part + r * n + c, value, columns - c, n % 4 == 0);
   });
 }

@@ -42,6 +42,7 @@ __device__ inline int64_t sequence_of(const Call& call, int64_t row) {
 // Where in x the window of the modality's r-th row of y begins.
 __device__ inline int64_t window_of(const Call& call, int64_t r) {
   const int64_t row = call.first[0] + r, b = sequence_of(call, row);
+  // scattered: a search in a list of B + 1 numbers; neighbours look at the same ones
   return (b * call.steps + row - call.first[b]) * call.width;
 }
 

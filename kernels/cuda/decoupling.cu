@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(kThreads)
                  real* value) {
   double sum = 0;
   for (int64_t q = threadIdx.x; q < count; q += kThreads) {
+    // scattered: one of the four numbers that a sequence has; 96 sequences
     const double cosine = double(stats[4 * q]);
     if (sequences.is_active(q)) sum += squares ? cosine * cosine : cosine;
   }

@@ -14,7 +14,7 @@ using Tasks = ParameterList<Task, kDense>;
 
 struct Call {
   int64_t k, n, x_stride, y_stride;
-  bool relu, vector_x, vector_weight, vector_y;
+  bool relu, vector_x, vector_weight, vector_bias, vector_y;
   bool paired;  // the eight elements of a dropout decision belong to neighbouring lanes
   DeviceDropout dropout;
 };
@@ -94,21 +94,20 @@ __global__ void __launch_bounds__(kThreads)
       Nothing(), sum);
 
   const Place<T> place;
-  real bias[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-    bias[j] = of.bias && place.column() + j < columns ? of.bias[column + place.column() + j] : 0;
+  const Quad bias = load_quad(of.bias + column + place.column(),
+                              of.bias ? columns - place.column() : 0, call.vector_bias);
 #pragma unroll
   for (int i = 0; i < T::kHeight; ++i)
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      sum.v[i][j] += bias[j];
+      sum.v[i][j] += bias.v[j];
       if (call.relu && !(sum.v[i][j] > 0)) sum.v[i][j] = 0;
     }
   if (call.dropout.threshold) drop(call, uint64_t(of.element + row * call.y_stride + column), sum);
   real* const y = of.y + row * call.y_stride + column;
   for_quads(sum, [&](int r, int c, const real(&value)[4]) {
     if (r < rows && c < columns)
+      // scattered: results of one column (the logits)
       store_quad(y + r * call.y_stride + c, value, columns - c, call.vector_y);
   });
 }
@@ -117,12 +116,13 @@ __global__ void __launch_bounds__(kThreads)
 
 void dense(const Cuda& be, const DenseShape& s, std::span<const Dense> list) {
   if (s.n == 0) return;
-  Call call{s.k, s.n, s.x_stride, s.y_stride, s.relu, true, true, true, true, {}};
+  Call call{s.k, s.n, s.x_stride, s.y_stride, s.relu, true, true, true, true, true, {}};
   call.dropout = DeviceDropout(s.dropout);
   int64_t tiles = 0;
   for (const Dense& d : list) {
     call.vector_x = call.vector_x && vectors(d.x, s.x_stride, s.k);
     call.vector_weight = call.vector_weight && vectors(d.weight, s.k, s.k);
+    call.vector_bias = call.vector_bias && aligned(d.bias);
     call.vector_y = call.vector_y && vectors(d.y, s.y_stride, 4);
     call.paired = call.paired && d.element % 8 == 0 && s.y_stride % 8 == 0;
   }

@@ -21,8 +21,8 @@ using Groups = ParameterList<Group, kGroups>;
 
 struct Sizes {
   int batch, width, hidden, outputs;
-  // Of the hidden layer in shared memory, where a warp writes kRows rows at once.
-  __device__ int stride() const { return hidden | 1; }
+  // Of the hidden layer in shared memory: a half-warp writes kRows columns of kRows rows at once.
+  __host__ __device__ int stride() const { return hidden + (kRows + 16 - hidden % 16) % 16; }
 };
 
 // sum over i < n of weight(i) in(r, i), r < kRows, for a column that kLanes neighbouring lanes
@@ -96,7 +96,9 @@ __global__ void __launch_bounds__(kThreads)
     if (!inside || r >= rows) return;
     const double value = pick(sum, r) + double(g.bias2[j]);
     const int64_t e = (at + r) * s.outputs + j;
+    // scattered: four columns of four rows, once
     z[e] = real(value);
+    // scattered: four columns of four rows, once
     if (rest) rest[e] = real(value - double(z[e]));
   });
 }
@@ -131,6 +133,7 @@ __device__ void x_backward(const Modality& m, int block, double* room, real* dx)
   __syncthreads();
   for_columns(s.hidden, [&](int j, bool inside) {
     double sum[kRows];
+    // scattered: four columns of eight rows, of a weight that the caches hold
     dot(
         sum, s.outputs, [&](int o) { return m.g.weight2[int64_t(o) * s.hidden + j]; },
         [&](int row, int o) { return room[row * s.outputs + o]; });
@@ -140,11 +143,13 @@ __device__ void x_backward(const Modality& m, int block, double* room, real* dx)
   __syncthreads();
   for_columns(s.width, [&](int i, bool inside) {
     double sum[kRows];
+    // scattered: four columns of eight rows, of a weight that the caches hold
     dot(
         sum, s.hidden, [&](int j) { return m.g.weight1[int64_t(j) * s.width + i]; },
         [&](int row, int j) { return layer[row * s.stride() + j]; });
     if (!inside || r >= rows) return;
     real& slot = dx[int64_t(first + r) * s.width + i];
+    // scattered: four columns of four rows, once
     slot = real(double(slot) + pick(sum, r));
   });
 }
@@ -157,6 +162,7 @@ __device__ void hidden_gradient(const Modality& m, int first, int begin, int end
   const int j = min(first + u, s.hidden - 1);
   for (int n = begin + int(threadIdx.x) / 32 * kRows; n < end; n += kWarps * kRows) {
     double sum[kRows];
+    // scattered: four columns of eight rows, of a weight that the caches hold
     dot(
         sum, s.outputs, [&](int o) { return m.g.weight2[int64_t(o) * s.hidden + j]; },
         [&](int row, int o) { return m.gradient(min(n + row, end - 1), o); });
@@ -189,6 +195,7 @@ __device__ void weight_backward(int batch, int units, int width, int first, doub
     real* const out = i < width ? dweight : dbias;
     if (!inside || !out) continue;
     real& slot = out[i < width ? int64_t(first + u) * width + i : first + u];
+    // scattered: the bias's entries between the weight's rows
     slot = real(double(slot) + sum);
   }
 }
@@ -220,6 +227,7 @@ __global__ void __launch_bounds__(kThreads)
     weight_backward(
         s.batch, s.hidden, s.width, block * kUnits, left,
         [&](int begin, int end) { hidden_gradient(m, block * kUnits, begin, end, left); },
+        // scattered: the next unit's row begins where the one before ends, within a warp
         [&](int n, int i) { return m.x[int64_t(n) * s.width + i]; }, m.g.dweight1, m.g.dbias1);
   } else {
     block -= blocks.first;
@@ -268,7 +276,7 @@ void distribution_encoder_forward(const Cuda& be, const DistributionEncoderShape
                                   std::span<const DistributionEncoderGroup> groups, In x, Out z,
                                   Out rest, std::span<double> hidden) {
   check_distribution_encoder_forward(s, groups, x, z, rest, hidden);
-  const size_t shared = size_t(kRows * (s.width + (s.hidden | 1))) * sizeof(double);
+  const size_t shared = size_t(kRows * (s.width + sizes(s).stride())) * sizeof(double);
   const double products = double(s.batch * s.hidden * (s.width + s.outputs));
   for_launches(groups, [&](const Groups& list, int first) {
     note_flops(kDouble * 2 * list.count * products);
@@ -287,7 +295,7 @@ void distribution_encoder_backward(const Cuda& be, const DistributionEncoderShap
       s, groups, x, hidden, dz, drest, dx, scratch,
       distribution_encoder_scratch_bytes(be, s, std::ssize(groups)));
   if (s.batch == 0) return;
-  const size_t shared = size_t(kRows * (s.outputs + (s.hidden | 1))) * sizeof(double);
+  const size_t shared = size_t(kRows * (s.outputs + sizes(s).stride())) * sizeof(double);
   const auto units = [](int64_t n) { return int(ceil_div<int64_t>(n, kUnits)); };
   const Blocks blocks{dx.empty() ? 0 : int(ceil_div<int64_t>(s.batch, kRows)), units(s.hidden),
                       units(s.outputs)};

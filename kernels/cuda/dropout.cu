@@ -35,6 +35,7 @@ struct KeepWindow {
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(const RowCopy* copies, unsigned chunks, int64_t width, real factor,
                    DeviceDropout dropout, const real* x, real* y) {
+  // scattered: one entry of 24 bytes for the whole block
   const RowCopy copy = copies[blockIdx.x / chunks];
   const int lane = threadIdx.x % 32;
   const int64_t first =

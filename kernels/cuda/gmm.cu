@@ -124,6 +124,7 @@ __device__ void choose(const Sizes& s, const Fit& f, const Start& start, uint32_
     return choose_kmeanspp(s, f, start.seed + drawn, m, choice);
   }
   for (int k = threadIdx.x; k < s.components; k += kThreads)
+    // scattered: K = 7 numbers, once a step
     choice[k] = few ? k % s.batch : linspace_row(s.batch, s.components, k);
 }
 
@@ -222,7 +223,9 @@ __device__ void expectation(const Sizes& s, const Fit& f, const History& h, real
       for (int k = lane; k < K; k += 32) {
         const double gamma = logit[k] / sum;
         logit[k] = gamma;
+        // scattered: [B, K] with K = 7: a row is 56 bytes
         h.posteriors[(int64_t(step) * s.batch + n + r) * K + k] = gamma;
+        // scattered: [B, K] with K = 7: a row is 56 bytes
         if (step == s.iterations) posteriors[int64_t(n + r) * K + k] = real(gamma);
       }
     }
@@ -241,6 +244,7 @@ __device__ void marginals(const Sizes& s, const Fit& f, const History& h, real* 
   for (int k = threadIdx.x; k < K; k += kThreads) {
     double total = 0;
     for (int i = 0; i < K; ++i) total += f.count[i] / double(s.batch);
+    // scattered: K = 7 numbers, once
     out[k] = real(f.count[k] / double(s.batch) / max(total, kMassFloor));
   }
 }

@@ -18,6 +18,7 @@ struct Given {
   }
 };
 
+// scattered: [B, K] with K = 7: a row is 28 bytes
 __device__ double given(const real* g, int64_t i) { return g ? double(g[i]) : 0; }
 
 // The work arrays. "Later" parameters are those that the M-step of the current step made.
@@ -69,6 +70,7 @@ struct Mass {
     double mass = 0;
     along = 0;
     for (int k = threadIdx.x % 32; k < s.components; k += 32) {
+      // scattered: K = 7 numbers, once
       const double p = counts[k] / double(s.batch);
       mass += p;
       along += p * given(dmarginals, k);
@@ -155,11 +157,14 @@ __device__ void rows_backward(const Sizes& s, const Gradients& q, const History&
         if constexpr (kLast)
           row[k] = given(out.posteriors, int64_t(here) * K + k) +
                    (given(out.marginals, k) - mass.along) * mass.inverse;
+        // scattered: [B, K] with K = 7: a row is 56 bytes
         sum += gamma[k] * row[k];
       }
       sum = warp_sum(sum);
       for (int k = lane; k < K; k += 32) {
+        // scattered: [B, K] with K = 7: a row is 56 bytes
         row[k] = gamma[k] * (row[k] - sum);
+        // scattered: [B, K] with K = 7: a row is 56 bytes
         if constexpr (!kLast) q.share[r * K + k] = gamma[k] * q.inverse[k];
       }
     }

@@ -46,6 +46,16 @@ __host__ __device__ inline Work backward_work(const Sizes& s) {
           int64_t(s.components) * (5 * s.stride + s.part_stride + 1 + kWarps * kRows)};
 }
 
+// The next n elements of an area.
+__device__ inline double* take(double*& area, int64_t n) {
+  double* const p = area;
+  area += n;
+  return p;
+}
+
+// Doubles of an array whose successor begins a sector of 32 bytes.
+__host__ __device__ inline int64_t in_sectors(int64_t n) { return (n + 3) / 4 * 4; }
+
 // One modality's part of the state: what the steps leave for the backward pass, then room for work
 // arrays.
 struct History {
@@ -57,20 +67,21 @@ struct History {
   double* centre;      // [d]: mean of the rows
   double* work;
 
-  __device__ History(const Sizes& s, double* state) {
-    const int64_t steps = s.iterations + 1, K = s.components, parameters = steps * K * s.width;
-    weights = state;
-    means = weights + steps * K;
-    variances = means + parameters;
-    posteriors = variances + parameters;
-    counts = posteriors + steps * s.batch * K;
-    centre = counts + steps * K;
-    work = centre + s.width;
+  __device__ History(const Sizes& s, double* state) : work(state) {
+    const int64_t K = (s.iterations + 1) * int64_t(s.components);
+    weights = take(work, in_sectors(K));
+    means = take(work, in_sectors(K * s.width));
+    variances = take(work, in_sectors(K * s.width));
+    posteriors = take(work, in_sectors(K * s.batch));
+    counts = take(work, in_sectors(K));
+    centre = take(work, in_sectors(s.width));
   }
 };
 
 inline int64_t history_size(const Sizes& s) {
-  return (s.iterations + 1) * int64_t(s.components) * (2 + 2 * s.width + s.batch) + s.width;
+  const int64_t K = (s.iterations + 1) * int64_t(s.components);
+  return 2 * in_sectors(K) + 2 * in_sectors(K * s.width) + in_sectors(K * s.batch) +
+         in_sectors(s.width);
 }
 
 // Where a pass puts its work arrays.
@@ -83,13 +94,6 @@ __device__ Areas areas(const Work& work, double* shared, double* state) {
   if constexpr (kPlace == Place::all) return {shared, shared + work.rows};
   if constexpr (kPlace == Place::parameters) return {state, shared};
   return {state, state + work.rows};
-}
-
-// The next n elements of an area.
-__device__ inline double* take(double*& area, int64_t n) {
-  double* const p = area;
-  area += n;
-  return p;
 }
 
 constexpr size_t kShared = 160 * 1024;  // bytes of a block's shared memory on every architecture

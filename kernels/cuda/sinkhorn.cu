@@ -155,6 +155,7 @@ struct Forward : Solver<kM> {
       traverse(true, [&](int m, int k, double sum) {
         const int i = m * z.K + k;
         const double q = 1 / (sum + z.guard);
+        // scattered: K numbers a modality and sweep, at any offset
         to[i] = q;
         u[i] = marginal[i] * q;
         if (z.log) {

@@ -175,13 +175,18 @@ struct Backward : Adjoint<kM> {
     const int M = Base::M(), K = z.K;
     if (gradients.dcost) {
       const double scale = gradients.envelope ? 1 : -1 / z.epsilon;
-      const real* const end = gradients.dcost + M * (M - 1) / 2 * K * K;
-      real* out = gradients.dcost + thread();
+      // Rows of lanes of their own for every digit of modality j: two in a half-warp, mostly, whose
+      // reads are in different banks.
+      int width = 1;
+      while (width < K) width *= 2;
+      int at = thread();
       for (int i = 0, pair = 0; i < M; ++i)
         for (int j = i + 1; j < M; ++j, ++pair)
-          for (; out < end && out < gradients.dcost + (pair + 1) * K * K; out += threads()) {
-            const int e = int(out - gradients.dcost) - pair * K * K;
-            *out += real(scale * pair_sum(i, j, e / K, e % K));
+          for (; at < (pair + 1) * K * width; at += threads()) {
+            const int a = at % width, b = at / width - pair * K;
+            if (a >= K) continue;
+            // scattered: a few numbers, once; their neighbours in memory are in other rows of lanes
+            gradients.dcost[(pair * K + a) * K + b] += real(scale * pair_sum(i, j, a, b));
           }
     }
     if (gradients.dmarginals)
@@ -193,12 +198,14 @@ struct Backward : Adjoint<kM> {
   __device__ double pair_sum(int i, int j, int a, int b) const {
     const int run = Base::power(i), middle = Base::power(j - i - 1);
     const int high = Base::power(Base::M() - 1 - j), step = Base::power(j);
+    // Where all lanes would begin at multiples of a power of two, each begins elsewhere.
+    const int first_l = middle > 1 ? b : 0, first_e = run % 2 == 0 ? a : 0;
     double sum = 0;
     for (int h = 0; h < high; ++h)
-      for (int l = 0; l < middle; ++l) {
+      for (int n = 0, l = first_l; n < middle; ++n, l = l + 1 < middle ? l + 1 : 0) {
         const double* const from = dlogG + (h * z.K + b) * step + (l * z.K + a) * run;
 #pragma unroll 4
-        for (int e = 0; e < run; ++e) sum += from[e];
+        for (int m = 0, e = first_e; m < run; ++m, e = e + 1 < run ? e + 1 : 0) sum += from[e];
       }
     return sum;
   }

@@ -173,6 +173,7 @@ struct Solver {
 #pragma unroll
       for (int j = m + 1; j < M(); ++j, pair += z.K * z.K) {
         const int next = z.by_components(r);
+        // scattered: digits of i: from a few KB in the first-level cache, once a kernel
         sum += double(pair[a + r - next * z.K]);
         r = next;
       }

@@ -10,6 +10,7 @@ __global__ void step_record_kernel(
   const int i = int(threadIdx.x);
   const int64_t slot = state->slot;
   if (i < terms.count && slot < slots)
+    // scattered: single numbers of several arrays
     log[slot * terms.count + i] = terms.item[i] ? *terms.item[i] : real(0);
   __syncwarp();  // every lane has read the slot
   if (i > 0) return;

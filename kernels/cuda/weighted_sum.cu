@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(kThreads)
     backward_kernel(const __grid_constant__ Terms<real> terms, const real* dvalue) {
   const int i = threadIdx.x;
   if (i >= terms.count) return;
+  // scattered: single numbers of several arrays
   terms.item[i].value[0] += real(terms.item[i].weight * double(dvalue[0]));
 }
 

@@ -37,7 +37,7 @@ struct WarpAccess {
 
 struct LineCount {
   Kind kind = Kind::read;
-  uint64_t accesses = 0, used = 0, ideal = 0;
+  uint64_t accesses = 0, used = 0, ideal = 0, ways = 0;
 };
 
 struct Entry {
@@ -158,6 +158,7 @@ void count_shared(const WarpAccess& access) {
     cost.shared_passes += w;
     ++cost.ideal_passes;
     line.used += w, ++line.ideal;
+    line.ways = std::max<uint64_t>(line.ways, w);
     cost.most_ways = std::max<uint64_t>(cost.most_ways, w);
   }
 }
@@ -215,6 +216,7 @@ std::vector<CostLine> worst_lines(const std::map<uint32_t, LineCount>& places, d
   for (const auto& [pc, count] : places) {
     CostLine& line = by_line[source_line(pc) + (count.kind == Kind::read ? " read" : " write")];
     line.accesses += count.accesses, line.used += count.used, line.ideal += count.ideal;
+    line.ways = std::max(line.ways, count.ways);
   }
   std::vector<CostLine> worst;
   for (auto& [text, line] : by_line) {
@@ -241,7 +243,7 @@ void print_lines(std::ostream& out, const char* name, const std::vector<CostLine
   for (const CostLine& l : lines)
     out << (&l == lines.data() ? "" : ", ") << "{\"at\": " << quoted(l.line)
         << ", \"accesses\": " << l.accesses << ", \"used\": " << l.used
-        << ", \"ideal\": " << l.ideal << "}";
+        << ", \"ideal\": " << l.ideal << ", \"ways\": " << l.ways << "}";
   out << "]";
 }
 

@@ -18,6 +18,7 @@ struct CostLine {
   std::string line;  // "gmm.cu:12 read"
   uint64_t accesses = 0;
   uint64_t used = 0, ideal = 0;  // sectors of 32 bytes, or passes over the banks
+  uint64_t ways = 0;             // words that a bank gives at most; 0 in global memory
   double ratio() const { return ideal > 0 ? double(used) / double(ideal) : 1; }
 };
 

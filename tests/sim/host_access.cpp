@@ -16,21 +16,22 @@ std::recursive_mutex& mutex() {
   return *m;
 }
 int depth = 0;
-bool exposed = true;
+size_t exposed = 0;  // bytes from device_begin()
 std::atomic<const char*> touched{nullptr};
 struct sigaction other_handler;  // Catch's, as a rule
 
-void protect(int access) {
-  mprotect(device_begin(), kDeviceBytes, access);
-  exposed = access != PROT_NONE;
+void expose() {
+  exposed = device_bytes_used();
+  mprotect(device_begin(), exposed, PROT_READ | PROT_WRITE);
 }
 
 // Lets the access pass; the next call of the runtime reports it.
 void on_fault(int signal, siginfo_t* info, void* context) {
   const char* const address = static_cast<const char*>(info->si_addr);
-  if (size_t(address - device_begin()) < kDeviceBytes && !exposed) {
+  const size_t offset = size_t(address - device_begin());
+  if (exposed == 0 && offset < device_bytes_used()) {
     touched = address;
-    protect(PROT_READ | PROT_WRITE);
+    expose();
     return;
   }
   sigaction(SIGSEGV, &other_handler, nullptr);
@@ -61,15 +62,16 @@ RuntimeLock::RuntimeLock() {
 }
 
 RuntimeLock::~RuntimeLock() {
-  if (--depth == 0 && exposed && region.begin) {
+  if (--depth == 0 && exposed > 0) {
+    mprotect(device_begin(), exposed, PROT_NONE);
+    exposed = 0;
     set_handler();
-    protect(PROT_NONE);
   }
   mutex().unlock();
 }
 
 void expose_device_memory() {
-  if (!exposed) protect(PROT_READ | PROT_WRITE);
+  if (exposed < device_bytes_used()) expose();
 }
 
 std::string host_fault() {

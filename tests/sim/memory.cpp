@@ -7,7 +7,6 @@
 #include <iterator>
 #include <map>
 #include <new>
-#include <unordered_map>
 
 namespace sim {
 namespace {
@@ -27,58 +26,72 @@ std::map<const char*, Allocation>& allocations() {
   static auto* all = new std::map<const char*, Allocation>;
   return *all;
 }
-std::unordered_map<size_t, std::array<Cell, kWord>>& split_words() {
-  static auto* all = new std::unordered_map<size_t, std::array<Cell, kWord>>;
+std::map<size_t, std::array<Cell, kWord>>& split_words() {
+  static auto* all = new std::map<size_t, std::array<Cell, kWord>>;
   return *all;
 }
-// Where allocations of an owner go, and the next of them.
+// Where allocations of an owner go: the next of them, what lives, the end of what was ever used.
 struct Zone {
-  size_t begin, end, next;
+  size_t begin, end;
+  size_t next = begin, live = 0, high = begin;
 };
-Zone device_zone{kRegionBytes - kDeviceBytes, kRegionBytes, kRegionBytes - kDeviceBytes};
-Zone host_zone{kSharedBytes, kRegionBytes - kDeviceBytes, kSharedBytes};
-size_t live_bytes = 0, made = 0;
+Zone device_zone{kRegionBytes - kDeviceBytes, kRegionBytes};
+Zone host_zone{kSharedBytes, kRegionBytes - kDeviceBytes};
+Zone& zone_of(Owner owner) { return owner == Owner::device ? device_zone : host_zone; }
+
+// So much is allocated before addresses are used again, which tells a use after free from others.
+constexpr size_t kReuseDistance = size_t(128) << 20;
+size_t made = 0;
 
 size_t offset(const void* address) {
   return size_t(static_cast<const char*>(address) - region.begin);
 }
 
+size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
+
+// Bytes [begin, end) of a word.
+uint8_t mask_of(size_t begin, size_t end) { return uint8_t(0xFu << begin & 0xFu >> (kWord - end)); }
+
 // f(word, mask): the words of a range, with the bytes that belong to it.
 template <class F>
 void for_words(const void* begin, size_t bytes, F f) {
   const size_t first = offset(begin), end = first + bytes;
-  for (size_t word = first / kWord; word * kWord < end; ++word) {
-    unsigned mask = 0xF;
-    if (word * kWord < first) mask &= 0xFu << (first - word * kWord);
-    if ((word + 1) * kWord > end) mask &= 0xFu >> ((word + 1) * kWord - end);
-    f(word, uint8_t(mask & 0xF));
-  }
+  const size_t first_whole = round_up(first, kWord) / kWord, end_whole = end / kWord;
+  if (bytes == 0) return;
+  if (first_whole > end_whole) return f(end_whole, mask_of(first % kWord, end % kWord));
+  if (first % kWord != 0) f(first / kWord, mask_of(first % kWord, kWord));
+  for (size_t word = first_whole; word < end_whole; ++word) f(word, uint8_t(0xF));
+  if (end % kWord != 0) f(end_whole, mask_of(0, end % kWord));
 }
-
-size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
 // The pages of an allocation, which are its alone.
 size_t first_page(const Allocation& a) { return offset(a.begin) / kPage * kPage; }
 size_t end_page(const Allocation& a) { return round_up(offset(a.begin) + a.bytes, kPage); }
 
-// Room for `bytes`, as late as possible at addresses that were used before.
-char* find_room(Zone& zone, size_t bytes) {
+// Room for `bytes` from zone.next to `end`, which is left behind it; null if there is none.
+char* find_room_before(Zone& zone, size_t bytes, size_t end) {
   auto& all = allocations();
-  for (int round = 0; round < 2; ++round) {
-    for (auto next = all.lower_bound(region.begin + zone.next); zone.end - zone.next > bytes;) {
-      char* const begin = region.begin + zone.next;
-      while (next != all.end() && !next->second.live && next->first < begin + bytes)
-        next = all.erase(next);
-      if (next == all.end() || next->first >= begin + bytes) {
-        zone.next += bytes;
-        return begin;
-      }
-      zone.next = end_page(next->second);
-      ++next;
+  auto next = all.lower_bound(region.begin + zone.next);
+  while (zone.next + bytes <= end) {
+    char* const begin = region.begin + zone.next;
+    while (next != all.end() && !next->second.live && next->first < begin + bytes)
+      next = all.erase(next);
+    if (next == all.end() || next->first >= begin + bytes) {
+      zone.next += bytes;
+      zone.high = std::max(zone.high, zone.next);
+      return begin;
     }
-    zone.next = zone.begin;
+    zone.next = end_page(next->second);
+    ++next;
   }
   return nullptr;
+}
+
+char* find_room(Zone& zone, size_t bytes) {
+  const size_t soon = zone.begin + 2 * (zone.live + bytes) + kReuseDistance;
+  if (char* found = find_room_before(zone, bytes, std::min(soon, zone.end))) return found;
+  zone.next = zone.begin;
+  return find_room_before(zone, bytes, zone.end);
 }
 
 // The entry at or below `address`, dead or alive; null if it lies beyond the entry's end.
@@ -95,6 +108,7 @@ void make_region() {
   if (region.begin) return;
   region = {reserve<char>(kRegionBytes), reserve<Cell>(kRegionBytes / kWord * sizeof(Cell)),
             reserve<uint8_t>(kRegionBytes / kWord)};
+  mprotect(device_begin(), kDeviceBytes, PROT_NONE);  // until expose_device_memory()
 }
 
 std::array<Cell, kWord>& byte_cells(size_t word) {
@@ -144,12 +158,11 @@ char* allocate(size_t bytes, Owner owner) {
   make_region();
   // Bytes that belong to nobody lie before it, and nothing is aligned to more than 256.
   const size_t shift = 256 * (1 + ++made % 15);
-  Zone& zone = owner == Owner::device ? device_zone : host_zone;
-  char* const room = find_room(zone, round_up(shift + bytes, kPage));
+  char* const room = find_room(zone_of(owner), round_up(shift + bytes, kPage));
   if (!room) return nullptr;
   char* const begin = room + shift;
   allocations()[begin] = {begin, bytes, owner, true};
-  live_bytes += bytes;
+  zone_of(owner).live += bytes;
   set_addressable(begin, bytes);
   // The host may write the others at any time, and nobody sees when.
   if (owner != Owner::device) set_written(begin, bytes);
@@ -161,11 +174,10 @@ bool deallocate(void* begin) {
   if (found == allocations().end() || !found->second.live) return false;
   Allocation& a = found->second;
   a.live = false;
-  live_bytes -= a.bytes;
+  zone_of(a.owner).live -= a.bytes;
   const size_t first = first_page(a), bytes = end_page(a) - first;
   const size_t word = first / kWord, words = bytes / kWord;
-  for (size_t w = word; w < word + words && !split_words().empty(); ++w)
-    if (region.cells[w].write.interval == kSplit) split_words().erase(w);
+  split_words().erase(split_words().lower_bound(word), split_words().lower_bound(word + words));
   // Their pages read as zero again.
   madvise(region.begin + first, bytes, MADV_DONTNEED);
   madvise(region.cells + word, words * sizeof(Cell), MADV_DONTNEED);
@@ -197,6 +209,8 @@ std::string describe_address(const void* address) {
          std::to_string(a.bytes) + " bytes";
 }
 
-size_t allocated_bytes() { return live_bytes; }
+size_t allocated_bytes() { return device_zone.live; }
+
+size_t device_bytes_used() { return device_zone.high - device_zone.begin; }
 
 }  // namespace sim

@@ -79,6 +79,8 @@ bool deallocate(void* begin);
 const Allocation* find_allocation(const void* address);
 /// "device memory, byte 12 of 400", or what else is there.
 std::string describe_address(const void* address);
+/// Of cudaMalloc's memory: what lives, and how far its addresses were ever used.
 size_t allocated_bytes();
+size_t device_bytes_used();
 
 }  // namespace sim
