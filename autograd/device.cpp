@@ -33,7 +33,7 @@ struct Release {
 #endif
 };
 
-enum class Way { upload, download, within };
+enum class Way { upload, download };
 
 #ifdef DECALIGN_CUDA
 void require_eager(const Cuda& be) {
@@ -77,9 +77,6 @@ void Device::upload(const void* source, void* target, size_t bytes) const {
 }
 void Device::download(const void* source, void* target, size_t bytes) const {
   run(Copy{source, target, bytes, Way::download});
-}
-void Device::copy(const void* source, void* target, size_t bytes) const {
-  run(Copy{source, target, bytes, Way::within});
 }
 void Device::wait() const { run(Wait{}); }
 

@@ -48,8 +48,6 @@ class Device {
   void upload(const void* source, void* target, size_t bytes) const;
   /// Device to host; waits for the stream.
   void download(const void* source, void* target, size_t bytes) const;
-  /// From one array of the device's to another, in the stream's order.
-  void copy(const void* source, void* target, size_t bytes) const;
   /// Waits for everything that was queued.
   void wait() const;
 

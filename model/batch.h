@@ -24,7 +24,7 @@ struct Batch {
   std::vector<BatchModality> modalities;  ///< in the network's order, inactive ones too
   std::vector<real> labels;  ///< [B]; class indices in classification; empty without labels
   In device_labels;          ///< as device_x
-  std::span<const int32_t> device_classes;  ///< [B]: see label_class
+  std::span<const int32_t> device_classes;  ///< [B], of the contrastive loss
 };
 
 }  // namespace decalign::inline DECALIGN_REAL
