@@ -15,7 +15,7 @@ declare -A parsers=([config]='config|utf8' [safetensors]='safetensors|dataset_fi
   [bert]='bert_config|bert_weights|safetensors')
 
 build() { # DIR CXX_FLAGS
-  cmake -B "$1" -DDECALIGN_FUZZ=ON -DDECALIGN_TESTS=OFF -DCMAKE_CXX_COMPILER=clang++ "-DCMAKE_CXX_FLAGS=$2" >/dev/null
+  cmake -B "$1" -DDECALIGN_FUZZ=ON -DDECALIGN_TESTS=OFF -DDECALIGN_CUDA=OFF -DCMAKE_CXX_COMPILER=clang++ "-DCMAKE_CXX_FLAGS=$2" >/dev/null
   cmake --build "$1" -j "$(nproc)" --target "${targets[@]/#/fuzz_}" >"$1/build.log" || { cat "$1/build.log" >&2; exit 2; }
 }
 build build-fuzz ''
