@@ -165,7 +165,7 @@ struct Size {
 };
 const Size kSizes[] = {
     {CostGraph::complete, 3, 7}, {CostGraph::complete, 3, 1}, {CostGraph::complete, 3, 33},
-    {CostGraph::complete, 2, 9}, {CostGraph::complete, 4, 6}, {CostGraph::complete, 5, 3},
+    {CostGraph::complete, 2, 9}, {CostGraph::complete, 4, 17}, {CostGraph::complete, 5, 3},
     {CostGraph::complete, 6, 2}, {CostGraph::star, 4, 5},     {CostGraph::chain, 5, 4},
     {CostGraph::chain, 2, 33},   {CostGraph::tree, 5, 4},     {CostGraph::star, 3, 1}};
 
@@ -207,7 +207,7 @@ TEST_CASE("mot: float products hold a definition in double", "[kernels][mot]") {
     for (const auto gradient : {MotGradient::converged, MotGradient::unrolled}) {
       p.s.options.gradient = gradient;
       const Result got = run(Cpu{2}, p);
-      require_close(got.value, {want.dual}, 256);
+      require_close(got.value, {want.dual}, sizeof(real) == 8 ? 1e4 : 64);
       require_close(got.pairs, want.pairs, 256, 1.0 / double(K * K));
       if (gradient == MotGradient::converged)
         require_close(got.dcost, want.pairs, 256, 1.0 / double(K * K));

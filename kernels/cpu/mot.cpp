@@ -12,6 +12,7 @@ int64_t sweep(Problem& p, int64_t sweeps, double tolerance, double* store) {
   if (p.complete && p.M == 3) return paired_sweeps(p, sweeps, tolerance, store);
   double* sums = p.vectors;
   for (int64_t t = 0; t < sweeps; ++t) {
+    p.slices.range = Slices::unknown;
     for (int64_t place = 0; place < p.M; ++place) {
       const int64_t m = p.complete ? place : p.tree.order[place];
       log_contraction(p, m, sums);

@@ -57,6 +57,9 @@ struct Paired {
 template <class T>
 Paired<T> make_paired(Problem* p, const MotShape& s, Arena& arena);
 
+/// X of the absorbed potentials; the largest and the smallest exponent there is.
+template <class T>
+void build_all(Paired<T>& w, double& high, double& low);
 /// Absorbs the problem's log q and builds X. False if T's range does not do.
 template <class T>
 bool absorb(Paired<T>& w);

@@ -18,7 +18,12 @@ Problem lay_out(const Cpu& be, const MotShape& s, Arena& arena) {
   p.vectors = arena.take<double>(6 * vectors);
   if (p.complete) {
     p.stream = arena.take<double>(stream_size(s));
-    if (p.M == 3) p.paired = arena.take<std::byte>(int64_t(paired_bytes(s)));
+    p.paired = arena.take<std::byte>(int64_t(paired_bytes(s)));
+    if (p.M == 3) return p;
+    p.slices.absorbed = arena.take<double>(vectors);
+    p.slices.u = arena.take<double>(vectors);
+    p.slices.outer = arena.take<double>(matrices);
+    p.slices.work = arena.take<double>((p.K + 2) * slice_work(s));
     return p;
   }
   Tree& t = p.tree;
@@ -50,25 +55,31 @@ void read_problem(Problem& p, const real* cost, const real* marginals) {
     }
   p.start = true;
   p.heat = 1;
+  p.slices.range = Slices::unknown;
   if (!p.complete) tree_prepare(p);
 }
 
-void update_phi(const Problem& p) {
+void update_phi(Problem& p) {
   for (int64_t i = 0; i < p.M * p.ld; ++i) p.phi[i] = p.log_a[i] + p.q[i];
+  potentials_changed(p);
+}
+
+void potentials_changed(Problem& p) {
+  p.slices.range = Slices::unknown;
   if (!p.complete) tree_forget(p.tree, p.M);
 }
 
 void log_contraction(Problem& p, int64_t m, double* out) {
-  if (p.complete)
-    stream_contraction(p, m, out);
-  else
+  if (!p.complete)
     tree_contraction(p, m, out);
+  else if (p.M == 3 || !slices_contraction(p, m, out))
+    stream_contraction(p, m, out);
 }
 
 void tilt(Problem& p, const Tilt& t, double* sums) {
   if (!p.complete)
     tree_tilt(p, t, sums);
-  else if (p.M > 3 || !paired_tilt(p, t, sums))
+  else if (p.M == 3 ? !paired_tilt(p, t, sums) : !slices_tilt(p, t, sums))
     stream_tilt(p, t, sums);
 }
 
@@ -100,6 +111,10 @@ void set_potential(Problem& p, int64_t m, const double* log_sum) {
     const int64_t i = m * p.ld + k;
     p.q[i] = std::isfinite(log_sum[k]) ? -log_sum[k] : 0;  // nothing arrives: no mass to scale
     p.phi[i] = p.log_a[i] + p.q[i];
+    if (p.slices.range != Slices::ready) continue;
+    const double drift = p.q[i] - p.slices.absorbed[i];
+    p.slices.u[i] = p.a[i] * std::exp(drift);
+    if (std::abs(drift) > kSliceDrift) p.slices.range = Slices::refused;
   }
   if (!p.complete) tree_changed(p, m);
 }

@@ -27,6 +27,8 @@ struct Arena {
   }
 };
 
+constexpr double kSliceDrift = 30;
+
 struct Tilt {
   double constant;
   const double* lambda;  // [M, ld] or null
@@ -40,6 +42,15 @@ struct Tree {
   bool* known;                          // [2 (M - 1)]
   double *mu, *nu;                      // [2 (M - 1), ld]: log message, its tilt
   double* work;                         // [4, ld]
+};
+
+/// A complete graph of M > 3: for every index tuple of the first M - 3 modalities a problem of
+/// three (mot_slices.cpp), whose matrices absorb the potentials at the start of every sweep.
+struct Slices {
+  enum { unknown, ready, refused } range;
+  double *absorbed, *u;  // [M, ld]: log q; a q / e^absorbed
+  double* outer;         // [pairs, K, ld]: exp(absorbed potentials - C)
+  double* work;          // [K + 2, slice_work()]
 };
 
 struct Problem {
@@ -56,7 +67,8 @@ struct Problem {
   double *reached, *z, *lambda, *vectors;  // [M, ld], the last [6, M, ld]
   double *plan, *tilted, *D;               // [pairs, K, ld]
   double* stream;                          // work space of the plain sum
-  void* paired;                            // matrices of the complete graph
+  void* paired;                            // matrices of three of a complete graph
+  Slices slices;                           // more than three
   Tree tree;
 
   const double* cost_row(int64_t e, int64_t i) const { return cost + (e * K + i) * ld; }
@@ -71,8 +83,10 @@ inline Cpu team(const Problem& p, int64_t steps) { return steps >= 1 << 17 ? p.b
 Problem lay_out(const Cpu& be, const MotShape& s, Arena& arena);
 /// Fills in cost and marginals; log q = 0.
 void read_problem(Problem& p, const real* cost, const real* marginals);
+/// All potentials are new: what was derived from them is void.
+void potentials_changed(Problem& p);
 /// phi = log a + log q.
-void update_phi(const Problem& p);
+void update_phi(Problem& p);
 
 /// log of sum over all modalities but m of exp(sum of their phi - C), -inf for an empty sum.
 void log_contraction(Problem& p, int64_t m, double* out);
@@ -95,6 +109,11 @@ void tree_tilt(const Problem& p, const Tilt& t, double* sums);
 int64_t stream_size(const MotShape& s);
 void stream_contraction(const Problem& p, int64_t m, double* out);
 void stream_tilt(const Problem& p, const Tilt& t, double* sums);
+
+/// False if the range of the products does not do.
+bool slices_contraction(Problem& p, int64_t m, double* out);
+bool slices_tilt(Problem& p, const Tilt& t, double* sums);
+int64_t slice_work(const MotShape& s);
 
 /// Complete graph of three by matrix products (mot_paired.h).
 size_t paired_bytes(const MotShape& s);

@@ -109,13 +109,14 @@ void build(const Paired<T>& w, int64_t p, double& high, double& low) {
   const Problem& z = *w.problem;
   const int64_t K = w.K, m = p == 2 ? 0 : p, n = p == 0 ? 1 : 2;  // as the cost has them
   const double *gm = w.absorbed_of(m), *gn = w.absorbed_of(n);
-  const int64_t e = z.pair(m, n);
+  const double share = 1 / double(z.M - 1);  // of a potential in each of its pairs
+  const int64_t inner = z.M - 3, e = z.pair(inner + m, inner + n);
   double* line = w.columns;
   for (int64_t i = 0; i < K; ++i) {
     const double* cost = z.cost_row(e, i);
     vec<double> top = splat<double>(-INFINITY), bottom = splat<double>(INFINITY);
     for (int64_t j = 0; j < z.ld; j += kDoubles) {
-      vec<double> x = 0.5 * (gm[i] + vload(gn + j)) - z.heat * vload(cost + j);
+      vec<double> x = share * (gm[i] + vload(gn + j)) - z.heat * vload(cost + j);
       top = larger(x, top);
       if (j + kDoubles <= K)
         bottom = x < bottom ? x : bottom;
@@ -152,6 +153,11 @@ void build(const Paired<T>& w, int64_t p, double& high, double& low) {
 }  // namespace
 
 template <class T>
+void build_all(Paired<T>& w, double& high, double& low) {
+  for (int64_t m = 0; m < 3; ++m) build(w, m, high, low);
+}
+
+template <class T>
 bool absorb(Paired<T>& w) {
   const Problem& p = *w.problem;
   for (int64_t i = 0; i < 3 * p.ld; ++i) {
@@ -159,10 +165,9 @@ bool absorb(Paired<T>& w) {
     w.rel[i] = 1;
   }
   double high = -INFINITY, low = INFINITY;
-  for (int64_t m = 0; m < 3; ++m) {
-    build(w, m, high, low);
+  build_all(w, high, low);
+  for (int64_t m = 0; m < 3; ++m)
     for (int64_t k = 0; k < w.ld; ++k) w.u[m][k] = k < w.K ? T(p.start ? 1 : w.a(m, k)) : T(0);
-  }
   // After a sweep the sums are 1 and what underflows carries nothing; before it they are anything.
   return high <= Range<T>::highest && (!p.start || low >= Range<T>::lowest / 3);
 }
@@ -174,6 +179,7 @@ size_t paired_bytes(const MotShape& s) {
 }
 
 template Paired<double> make_paired(Problem*, const MotShape&, Arena&);
+template void build_all(Paired<double>&, double&, double&);
 template bool absorb(Paired<double>&);
 template void product_rows(const Paired<double>&, const double*, const double*, const double*,
                            const double*, int64_t, int64_t, double*);

@@ -125,8 +125,8 @@ void load_state(Problem& p, const double* state, int64_t t, int64_t last) {
       p.phi[i] = sweep < 0 ? 0 : p.log_a[i] + p.q[i];
     }
   }
-  p.start = t < 0;
-  if (!p.complete) tree_forget(p.tree, p.M);
+  p.start = t < 0 || (t == 0 && last < p.M - 1);
+  potentials_changed(p);
 }
 
 void update_backward(Problem& p, int64_t m, double* dphi, double* dcost, double* da) {
@@ -138,9 +138,9 @@ void update_backward(Problem& p, int64_t m, double* dphi, double* dcost, double*
     dphi[i] = 0;
   }
   const Tilt t{0, p.lambda, nullptr};
-  if (p.complete)
+  if (p.complete && (p.M == 3 || !slices_tilt(p, t, p.tilted)))
     stream_tilt(p, t, p.tilted);
-  else
+  else if (!p.complete)
     tree_tilt(p, t, p.tilted);
   for (int64_t i = 0; i < p.pairs * p.K * p.ld; ++i) dcost[i] += p.tilted[i];
   modality_sums(p, p.tilted, p.z);
