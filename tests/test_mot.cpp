@@ -1,6 +1,6 @@
 // Multi-marginal optimal transport over a graph of costs.
 #include <array>
-#include <map>
+#include <cstdio>
 
 #include "kernels/mot.h"
 #include "tests/support.h"
@@ -164,10 +164,10 @@ struct Size {
   int64_t M, K;
 };
 const Size kSizes[] = {
-    {CostGraph::complete, 3, 7}, {CostGraph::complete, 3, 1}, {CostGraph::complete, 3, 33},
+    {CostGraph::complete, 3, 7}, {CostGraph::complete, 3, 1},  {CostGraph::complete, 3, 33},
     {CostGraph::complete, 2, 9}, {CostGraph::complete, 4, 17}, {CostGraph::complete, 5, 3},
-    {CostGraph::complete, 6, 2}, {CostGraph::star, 4, 5},     {CostGraph::chain, 5, 4},
-    {CostGraph::chain, 2, 33},   {CostGraph::tree, 5, 4},     {CostGraph::star, 3, 1}};
+    {CostGraph::complete, 6, 2}, {CostGraph::star, 4, 5},      {CostGraph::chain, 5, 4},
+    {CostGraph::chain, 2, 33},   {CostGraph::tree, 5, 4},      {CostGraph::star, 3, 1}};
 
 }  // namespace
 
@@ -378,6 +378,36 @@ TEST_CASE("mot: what does not fit throws", "[kernels][mot][errors]") {
     p.s.edges = edges;
     REQUIRE_THROWS_AS(run(Cpu{1}, p), std::invalid_argument);
   }
+}
+
+// The accuracy table of docs/kernels/sinkhorn.md: build/tests_f32 "[accuracy]", tests_f64 likewise.
+TEST_CASE("mot: accuracy table", "[.][accuracy]") {
+  std::printf("  K  epsilon  value      phi        pairs      unrolled gradient\n");
+  for (const int64_t K : {7, 64})
+    for (const double epsilon : {0.1, 0.03, 0.01}) {
+      Problem p(CostGraph::complete, 1, 3, K, 1);
+      p.s.options.epsilon = epsilon;
+      const Reference want = reference(p, 0, 50);
+      p.s.options.gradient = MotGradient::unrolled;
+      const Result got = run(Cpu{2}, p);
+      p.s.options.tolerance = 1e-300;  // never met: products in double
+      const Result exact = run(Cpu{2}, p);
+      const auto off = [](const auto& have, const auto& right) {
+        double worst = 0, largest = 0;
+        for (size_t i = 0; i < right.size(); ++i) {
+          worst = std::max(worst, std::abs(double(have[i]) - double(right[i])));
+          largest = std::max(largest, std::abs(double(right[i])));
+        }
+        return worst / largest;
+      };
+      double phi = 0;
+      for (size_t i = 0; i < want.phi.size(); ++i)
+        phi = std::max(phi, std::abs(got.state[got.state.size() - want.phi.size() + i] +
+                                     std::log(double(p.marginals[i])) - want.phi[i]));
+      std::printf("%3d  %-7g  %.1e    %.1e    %.1e    %.1e\n", int(K), epsilon,
+                  std::abs(double(got.value[0]) / want.dual - 1), phi, off(got.pairs, want.pairs),
+                  off(got.dcost, exact.dcost));
+    }
 }
 
 #ifdef DECALIGN_F64

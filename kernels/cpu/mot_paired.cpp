@@ -82,6 +82,8 @@ template <class T>
 bool run_groups(Paired<T>& w, Progress& s) {
   Problem& p = *w.problem;
   const double drift = std::exp(Range<T>::drift);
+  // The first sweep may need double where those after it do not.
+  bool may_be_float = p.start && sizeof(T) > sizeof(real) && float_suffices(p.s);
   while (!s.done()) {
     const int64_t first = s.updates % 3, second = (first + 1) % 3;
     const bool check = s.tolerance > 0 && first == 0 && s.updates > 0;
@@ -106,7 +108,7 @@ bool run_groups(Paired<T>& w, Progress& s) {
         if (s.done()) return true;
       }
     }
-    if (!near && !p.start) {
+    if (!p.start && (!near || std::exchange(may_be_float, false))) {
       write_back(w, 3);
       return false;
     }

@@ -25,7 +25,7 @@ template <class T>
 struct Range;
 template <>
 struct Range<float> {
-  static constexpr double highest = 12, lowest = -86, drift = 10, usable = 1e25;
+  static constexpr double highest = 20, lowest = -86, drift = 10, usable = 1e25;
 };
 template <>
 struct Range<double> {
