@@ -100,7 +100,7 @@ void converged(Problem& p, double g, const double* D, const Adjoints& x) {
   std::fill_n(x.dphi, n, 0.0);
   if (D != nullptr) {
     through_plan(p, {0, nullptr, D}, x);
-    solve_hessian(p, x.dphi, p.lambda);
+    solve_hessian(p, 0, x.dphi, p.lambda);
     tilt(p, {0, p.lambda, nullptr}, p.tilted);
     for (int64_t i = 0; i < p.pairs * p.K * p.ld; ++i) x.dcost[i] += p.tilted[i];
     for (int64_t i = 0; i < n; ++i) x.da[i] += p.a[i] > 0 ? p.lambda[i] : 0;

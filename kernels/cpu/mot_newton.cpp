@@ -58,7 +58,7 @@ void equalise(const Problem& p, double* b) {
 
 }  // namespace
 
-void solve_hessian(Problem& p, double* b, double* x) {
+void solve_hessian(Problem& p, double damping, double* b, double* x) {
   const int64_t n = p.M * p.ld;
   double *residual = p.vectors, *scaled = residual + n, *direction = scaled + n,
          *image = direction + n;
@@ -76,6 +76,7 @@ void solve_hessian(Problem& p, double* b, double* x) {
   const int64_t limit = std::min<int64_t>(10 * p.M * p.K + 50, 5000);
   for (int64_t step = 0; step < limit && norm > 1e-31 * start; ++step) {
     apply_hessian(p, direction, image);
+    for (int64_t i = 0; i < n; ++i) image[i] += damping * p.reached[i] * direction[i];
     const double curvature = product(p, direction, image);
     if (!(curvature > 0)) break;
     const double alpha = norm / curvature;
@@ -92,34 +93,33 @@ void solve_hessian(Problem& p, double* b, double* x) {
 int64_t newton(Problem& p, int64_t steps, double tolerance, double& error) {
   const int64_t n = p.M * p.ld;
   double *b = p.vectors + 4 * n, *x = p.lambda, *start = p.vectors + 5 * n;
-  double value = dual(p);
+  double value = dual(p), damping = 0;
   error = marginal_error(p, p.reached);
   for (int64_t step = 0; step < steps; ++step) {
     if (error <= tolerance || !std::isfinite(value)) return step;
     for (int64_t i = 0; i < n; ++i) b[i] = p.a[i] - p.reached[i];
-    solve_hessian(p, b, x);
+    solve_hessian(p, damping, b, x);
     const double slope = product(p, b, x), allow = 1e-14 * (1 + std::abs(value));
     std::copy_n(p.q, n, start);
-    double length = 1, next = value;
-    for (; length > 1e-6; length /= 2) {
+    const auto accepted = [&](double length) {
       for (int64_t i = 0; i < n; ++i) p.q[i] = start[i] + length * x[i];
       update_phi(p);
-      next = dual(p);
-      if (next >= value + 1e-4 * length * slope - allow) break;
-    }
-    const double now = marginal_error(p, p.reached);
-    if (length <= 1e-6 ||
-        (now >= error && next <= value + allow)) {  // no further in this precision
-      if (!(now < error)) {
-        std::copy_n(start, n, p.q);
-        update_phi(p);
-        dual(p);
-      }
-      error = marginal_error(p, p.reached);
-      return step;
-    }
-    value = next;
-    error = now;
+      const double next = dual(p), now = marginal_error(p, p.reached);
+      if (!(next >= value + 1e-4 * length * slope - allow)) return false;
+      if (next <= value + allow && now >= error) return false;  // no further in this precision
+      value = next;
+      error = now;
+      return true;
+    };
+    double length = 1;
+    while (length > 0.05 && !accepted(length)) length /= 2;
+    if (length == 1) damping = damping > 1e-6 ? damping / 10 : 0;
+    if (length > 0.05) continue;
+    std::copy_n(start, n, p.q);  // a shorter, steeper step
+    update_phi(p);
+    dual(p);
+    damping = std::max(1e-5, 10 * damping);
+    if (damping > 1e3) return step;
   }
   return steps;
 }

@@ -29,7 +29,7 @@ struct Range<float> {
 };
 template <>
 struct Range<double> {
-  static constexpr double highest = 140, lowest = -708, drift = 30, usable = 1e60;
+  static constexpr double highest = 200, lowest = -708, drift = 30, usable = 1e60;
 };
 
 template <class T>

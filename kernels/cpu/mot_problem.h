@@ -138,9 +138,9 @@ inline double over_marginal(const Problem& p, int64_t m, int64_t k, double d) {
   return a > 0 ? d / a : 0;
 }
 
-/// Solves (Hessian of the dual) x = b for [M, ld] vectors; the plan's pair sums are in p.plan, its
-/// modality sums in p.reached.
-void solve_hessian(Problem& p, double* b, double* x);
+/// Solves (H + damping diag H) x = b, H the Hessian of the dual, for [M, ld] vectors; the plan's
+/// pair sums are in p.plan, its modality sums in p.reached.
+void solve_hessian(Problem& p, double damping, double* b, double* x);
 /// Damped Newton steps; returns how many. Leaves the plan and its sums in p.plan, p.reached.
 int64_t newton(Problem& p, int64_t steps, double tolerance, double& error);
 
