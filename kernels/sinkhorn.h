@@ -1,4 +1,5 @@
-// Entropic multi-marginal optimal transport over a complete graph of pair costs.
+// Entropic multi-marginal optimal transport over a complete graph of pair costs, as a dense array:
+// the release's form, and sizes like the network's. kernels/mot.h has every graph and size.
 #pragma once
 
 #include "kernels/backend.h"
