@@ -55,8 +55,10 @@ struct Layout {
                  : 2 * square + factor + polar_work_size(r)) {}
 };
 
+// Threads that are worth waking: one for every 20 us or so.
 int64_t slots(const Cpu& be, const BuresShape& s) {
-  return std::min<int64_t>(thread_count(be), std::max(s.pairs(), s.prototypes()));
+  const double flops = 60.0 * double(s.rank * s.rank) * double(s.width * s.pairs());
+  return std::min<int64_t>(thread_count(be), 1 + int64_t(flops / 1e6));
 }
 
 // body(i, work space) for i < n. Each thread has work space of its own, no result depends on whose.
