@@ -166,7 +166,7 @@ int main(int argc, char** argv) {
 
     Network network(config, sizes, config_path,
                     encoder ? std::optional(encoder->config) : std::nullopt);
-    const OpenDevice opened = open_device(device_name, threads);
+    const OpenDevice opened = open_device(device_name, threads, config.precision);
     const Device& device = opened.device;
     network.parameters().initialize(1);
     network.move_to(device);
