@@ -40,7 +40,11 @@ CudaDevice::CudaDevice() : handles_(std::make_unique<Handles>()) {
 
 CudaDevice::~CudaDevice() = default;
 
-Device CudaDevice::device() const { return Device(handles_->be); }
+Device CudaDevice::device(Precision precision) const {
+  Cuda be = handles_->be;
+  be.precision = precision;
+  return Device(be);
+}
 
 std::string CudaDevice::description() const {
   cudaDeviceProp p{};
@@ -65,20 +69,27 @@ std::string why_no_cuda() {
 struct CudaDevice::Handles {};
 CudaDevice::CudaDevice() { throw std::runtime_error(why_no_cuda()); }
 CudaDevice::~CudaDevice() = default;
-Device CudaDevice::device() const { return {}; }
+Device CudaDevice::device(Precision) const { return {}; }
 std::string CudaDevice::description() const { return {}; }
 std::string why_no_cuda() { return "this program was built without CUDA"; }
 
 #endif
 
-OpenDevice open_device(const std::string& name, int threads) {
+OpenDevice open_device(const std::string& name, int threads, const std::string& precision) {
   const std::string missing = name == "cpu" ? "cpu was asked for" : why_no_cuda();
   if (missing.empty()) {
     auto cuda = std::make_unique<CudaDevice>();
-    return {cuda->device(), cuda->description(), std::move(cuda)};
+    const auto device = cuda->device(precision == "bf16"   ? Precision::bf16
+                                     : precision == "tf32" ? Precision::tf32
+                                                           : Precision::fp32);
+    const std::string products = precision == "fp32" ? "" : ", products in " + precision;
+    return {device, cuda->description() + products, std::move(cuda)};
   }
   if (name == "cuda") throw device_error("--device cuda: " + missing);
-  return {Device(Cpu{threads}), "CPU", nullptr};
+  const std::string other =
+      precision == "fp32" ? ""
+                          : "; precision " + precision + " is a GPU's, this one computes in fp32";
+  return {Device(Cpu{threads}), "CPU" + other, nullptr};
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -26,7 +26,7 @@ class CudaDevice {
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
 
-  Device device() const;
+  Device device(Precision = Precision::fp32) const;
   /// Name, memory and compute capability in one line.
   std::string description() const;
 
@@ -42,9 +42,10 @@ struct OpenDevice {
   std::unique_ptr<CudaDevice> cuda;  // null for the host
 };
 
-/// `name`: cpu, cuda, or auto: the GPU if there is one. `threads` of the CPU, 0: all. Throws
+/// `name`: cpu, cuda, or auto: the GPU if there is one. `threads` of the CPU, 0: all. `precision`
+/// of a GPU's products: fp32, tf32 or bf16; a CPU's description says that it leaves it out. Throws
 /// device_error, one line, where cuda was asked for and cannot be had.
-OpenDevice open_device(const std::string& name, int threads);
+OpenDevice open_device(const std::string& name, int threads, const std::string& precision = "fp32");
 
 /// Empty if there is a GPU that this program can use, else why not, in one line.
 std::string why_no_cuda();

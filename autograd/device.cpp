@@ -9,12 +9,21 @@
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
+#ifdef DECALIGN_CUDA
+bool is_recording(const Cuda& be) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  CUDA_CHECK(cudaStreamIsCapturing(be.stream, &status));
+  return status != cudaStreamCaptureStatusNone;
+}
+#endif
+
 struct Allocate {
   size_t bytes;
   std::byte* operator()(const Cpu&) const { return allocate_huge(bytes); }
 #ifdef DECALIGN_CUDA
-  std::byte* operator()(const Cuda&) const {
+  std::byte* operator()(const Cuda& be) const {
     void* memory = nullptr;
+    if (is_recording(be)) throw std::bad_alloc();
     if (bytes > 0 && cudaMalloc(&memory, bytes) != cudaSuccess) {
       (void)cudaGetLastError();
       throw std::bad_alloc();
@@ -35,15 +44,6 @@ struct Release {
 
 enum class Way { upload, download };
 
-#ifdef DECALIGN_CUDA
-void require_eager(const Cuda& be) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  CUDA_CHECK(cudaStreamIsCapturing(be.stream, &status));
-  if (status != cudaStreamCaptureStatusNone)
-    throw std::logic_error("Device::upload: not while a step is recorded");
-}
-#endif
-
 struct Copy {
   const void* source;
   void* target;
@@ -54,9 +54,22 @@ struct Copy {
   }
 #ifdef DECALIGN_CUDA
   void operator()(const Cuda& be) const {
-    if (way == Way::upload) require_eager(be);
+    if (way == Way::upload && is_recording(be))
+      throw std::logic_error("Device::upload: not while a step is recorded");
     if (bytes > 0) CUDA_CHECK(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, be.stream));
     if (way == Way::download) CUDA_CHECK(cudaStreamSynchronize(be.stream));
+  }
+#endif
+};
+
+struct RecordedCopy {
+  const void* source;
+  size_t bytes;
+  const void* operator()(const Cpu&) const { return nullptr; }
+#ifdef DECALIGN_CUDA
+  const void* operator()(const Cuda& be) const {
+    if (bytes == 0 || !is_recording(be)) return nullptr;
+    return be.lists->stage(be.stream, source, bytes);
   }
 #endif
 };
@@ -77,6 +90,9 @@ void Device::upload(const void* source, void* target, size_t bytes) const {
 }
 void Device::download(const void* source, void* target, size_t bytes) const {
   run(Copy{source, target, bytes, Way::download});
+}
+const void* Device::recorded_copy(const void* source, size_t bytes) const {
+  return run(RecordedCopy{source, bytes});
 }
 void Device::wait() const { run(Wait{}); }
 

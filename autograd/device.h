@@ -39,13 +39,17 @@ class Device {
 #endif
   }
 
-  /// Uninitialised memory of the device, 64-byte aligned. Throws std::bad_alloc.
+  /// Uninitialised memory of the device, 64-byte aligned. Throws std::bad_alloc, also while a step
+  /// is recorded.
   std::byte* allocate(size_t bytes) const;
   void release(std::byte* memory, size_t bytes) const;
 
   /// Host to device, in the stream's order; `source` may be reused at once. Throws std::logic_error
   /// while a step is recorded, which would read `source` again at every replay.
   void upload(const void* source, void* target, size_t bytes) const;
+  /// While a step is recorded, the place of a copy of `source` among the recording's lists, filled
+  /// before every replay; null if none is, or on the host.
+  const void* recorded_copy(const void* source, size_t bytes) const;
   /// Device to host; waits for the stream.
   void download(const void* source, void* target, size_t bytes) const;
   /// Waits for everything that was queued.

@@ -2,6 +2,8 @@
 
 #ifdef DECALIGN_CUDA
 
+#include <cstring>
+
 namespace decalign::inline DECALIGN_REAL {
 namespace {
 
@@ -20,26 +22,39 @@ struct Graph::Recorded {
   }
   ~Recorded() {
     if (executable) (void)cudaGraphExecDestroy(executable);
+    for (cudaEvent_t event : sent)
+      if (event) (void)cudaEventDestroy(event);
+    if (pinned) (void)cudaFreeHost(pinned);
     device.release(lists.device, bytes);
   }
+  cudaGraph_t capture(const std::function<void()>& f);
+  void instantiate(cudaGraph_t graph);
+  void send_lists();
+
+  static constexpr size_t kSlots = 4;  // recordings whose lists may be on their way
   Device device;
   size_t bytes, nodes = 0;
   Lists::Recording lists;
   cudaGraphExec_t executable = nullptr;
+  std::byte* pinned = nullptr;  // [kSlots, bytes]
+  cudaEvent_t sent[kSlots] = {};
+  size_t sends = 0;
 };
 
 Graph::Graph(Graph&&) noexcept = default;
 Graph::~Graph() = default;
 
-Graph::Graph(const Device& device, size_t list_bytes, const std::function<void()>& f)
-    : recorded_(std::make_unique<Recorded>(device, list_bytes + 256)) {
+// What `f` queues; its lists in `lists`.
+cudaGraph_t Graph::Recorded::capture(const std::function<void()>& f) {
   const Cuda& be = cuda_of(device);
   cudaGraph_t graph = nullptr;
   const auto end = [&] {
     be.lists->record(nullptr);
     return cudaStreamEndCapture(be.stream, &graph);
   };
-  be.lists->record(&recorded_->lists);
+  lists.contents.clear();
+  lists.entries.clear();
+  be.lists->record(&lists);
   CUDA_CHECK(cudaStreamBeginCapture(be.stream, cudaStreamCaptureModeThreadLocal));
   try {
     f();
@@ -49,11 +64,52 @@ Graph::Graph(const Device& device, size_t list_bytes, const std::function<void()
     throw;
   }
   CUDA_CHECK(end());
-  const cudaError_t status = cudaGraphInstantiate(&recorded_->executable, graph, 0);
-  (void)cudaGraphGetNodes(graph, nullptr, &recorded_->nodes);
+  return graph;
+}
+
+// The executable form of `graph`: the one that there is with other parameters, or, where nodes
+// have come or gone, another one.
+void Graph::Recorded::instantiate(cudaGraph_t graph) {
+  (void)cudaGraphGetNodes(graph, nullptr, &nodes);
+  cudaGraphExecUpdateResultInfo info{};
+  cudaError_t status = executable ? cudaGraphExecUpdate(executable, graph, &info) : cudaSuccess;
+  if (executable && status != cudaSuccess) {
+    (void)cudaGetLastError();
+    (void)cudaGraphExecDestroy(executable);
+    executable = nullptr;
+  }
+  if (!executable) status = cudaGraphInstantiate(&executable, graph, 0);
   (void)cudaGraphDestroy(graph);
   CUDA_CHECK(status);
-  recorded_->lists.upload(be.stream);
+}
+
+// To the device behind what reads the lists before, without a wait while slots are free.
+void Graph::Recorded::send_lists() {
+  const cudaStream_t stream = cuda_of(device).stream;
+  if (!pinned) {
+    CUDA_CHECK(cudaMallocHost(reinterpret_cast<void**>(&pinned), kSlots * bytes));
+    for (cudaEvent_t& event : sent)
+      CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  }
+  const size_t slot = sends % kSlots;
+  if (sends++ >= kSlots) CUDA_CHECK(cudaEventSynchronize(sent[slot]));
+  std::byte* const from = pinned + slot * bytes;
+  std::memcpy(from, lists.contents.data(), lists.contents.size());
+  if (!lists.contents.empty())
+    CUDA_CHECK(
+        cudaMemcpyAsync(lists.device, from, lists.contents.size(), cudaMemcpyHostToDevice, stream));
+  CUDA_CHECK(cudaEventRecord(sent[slot], stream));
+}
+
+Graph::Graph(const Device& device, size_t list_bytes, const std::function<void()>& f)
+    : recorded_(std::make_unique<Recorded>(device, list_bytes + 256)) {
+  recorded_->instantiate(recorded_->capture(f));
+  recorded_->lists.upload(cuda_of(device).stream);
+}
+
+void Graph::record(const std::function<void()>& f) {
+  recorded_->instantiate(recorded_->capture(f));
+  recorded_->send_lists();
 }
 
 void Graph::replay() const {
@@ -123,6 +179,7 @@ Graph::~Graph() = default;
 Graph::Graph(const Device&, size_t, const std::function<void()>&) {
   throw std::logic_error("Graph: this program was built without CUDA");
 }
+void Graph::record(const std::function<void()>&) {}
 void Graph::replay() const {}
 size_t Graph::nodes() const { return 0; }
 

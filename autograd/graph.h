@@ -1,4 +1,4 @@
-// A step recorded once and replayed: a CUDA graph with the index lists that it reads.
+// A step recorded and replayed: a CUDA graph with the index lists that it reads.
 #pragma once
 
 #include <functional>
@@ -12,11 +12,16 @@ class Graph {
  public:
   /// Records what `f` queues on the device, which must not be the host; nothing runs yet. `f` must
   /// neither allocate nor wait, nor copy from or to the host, and all memory that it uses must
-  /// outlive the graph. `list_bytes`: of index lists that the same calls staged before, see
-  /// Lists::staged. Throws cuda_error.
+  /// outlive the graph. `list_bytes`: room for its index lists, see Lists::staged. Throws
+  /// cuda_error, and std::length_error where the lists need more.
   Graph(const Device& device, size_t list_bytes, const std::function<void()>& f);
   Graph(Graph&&) noexcept;
   ~Graph();
+
+  /// Records anew what may differ in sizes and in addresses: from now on that is replayed. The host
+  /// does the work of queueing it once more; the device gets it in one launch. Its lists travel
+  /// through pinned memory. Throws as the constructor does; there is nothing to replay then.
+  void record(const std::function<void()>& f);
 
   /// Queues all of it, in the stream's order.
   void replay() const;

@@ -53,9 +53,11 @@ class Tape {
     std::copy(source.begin(), source.end(), copy.begin());
     return copy;
   }
-  /// A copy of host values in the device's memory until reset().
+  /// A copy of host values in the device's memory until reset(), or in a recorded step's.
   template <class T>
-  std::span<T> upload(std::span<const T> source) {
+  std::span<const T> upload(std::span<const T> source) {
+    if (const void* there = device_.recorded_copy(source.data(), source.size_bytes()))
+      return {static_cast<const T*>(there), source.size()};
     const auto copy = take<T>(std::ssize(source));
     device_.upload(source.data(), copy.data(), source.size_bytes());
     return copy;

@@ -68,7 +68,9 @@ Split split_of(const Batch& batch, const std::vector<ModalitySize>& sizes) {
     Sequences s;
     s.name = sizes[m].name, s.count = batch.count, s.steps = sizes[m].steps;
     s.width = sizes[m].width;
-    s.values.assign(batch.modalities[m].x.begin(), batch.modalities[m].x.end());
+    const BatchModality& from = batch.modalities[m];
+    s.values.assign(from.x.begin(), from.x.end());
+    s.tokens = from.tokens, s.lengths = from.lengths;
     split.modalities.push_back(std::move(s));
   }
   split.labels.assign(batch.labels.begin(), batch.labels.end());
@@ -166,7 +168,7 @@ int main(int argc, char** argv) {
 
     Network network(config, sizes, config_path,
                     encoder ? std::optional(encoder->config) : std::nullopt);
-    const OpenDevice opened = open_device(device_name, threads);
+    const OpenDevice opened = open_device(device_name, threads, config.precision);
     const Device& device = opened.device;
     network.parameters().initialize(1);
     network.move_to(device);
@@ -175,7 +177,7 @@ int main(int argc, char** argv) {
                         parameter_groups(config, network.encoder(), config.learning_rate));
     Tape tape(device);
     const Split split = split_of(batch, sizes);
-    const bool recorded = !device.on_host() && RecordedSteps::possible(config, split);
+    const bool recorded = !device.on_host();
     const std::vector<double> ms = recorded ? recorded_steps(network, optimizer, tape, split, steps)
                                             : eager_steps(network, optimizer, tape, batch, steps);
     std::cout << nlohmann::json{{"ms", ms},

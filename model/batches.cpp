@@ -20,6 +20,22 @@ std::vector<int64_t> shuffled(int64_t n, uint64_t seed, uint64_t epoch) {
   return order;
 }
 
+void gather_tokens(const Split& split, std::span<const int64_t> samples, Batch& batch) {
+  for (size_t m = 0; m < split.modalities.size(); ++m) {
+    const Sequences& s = split.modalities[m];
+    BatchModality& out = batch.modalities[m];
+    out.tokens.clear();
+    out.lengths.clear();
+    for (int64_t n : samples) {
+      if (!s.tokens.empty()) {
+        const auto first = s.tokens.begin() + n * 3 * s.steps;
+        out.tokens.insert(out.tokens.end(), first, first + 3 * s.steps);
+      }
+      out.lengths.push_back(s.lengths.empty() ? int32_t(s.steps) : s.lengths[size_t(n)]);
+    }
+  }
+}
+
 void gather(const Split& split, std::span<const int64_t> samples, Batch& batch) {
   batch.count = std::ssize(samples);
   batch.modalities.resize(split.modalities.size());
@@ -30,21 +46,14 @@ void gather(const Split& split, std::span<const int64_t> samples, Batch& batch) 
     out.steps = s.steps;
     out.width = s.width;
     out.x.resize(s.values.empty() ? 0 : size_t(batch.count * s.steps * s.width));
-    out.tokens.clear();
-    out.lengths.clear();
     auto next = out.x.begin();
     for (int64_t n : samples) {
-      if (!s.values.empty()) {
-        const auto sample = s.sample(n);
-        next = std::copy(sample.begin(), sample.end(), next);
-      }
-      if (!s.tokens.empty()) {
-        const auto first = s.tokens.begin() + n * 3 * s.steps;
-        out.tokens.insert(out.tokens.end(), first, first + 3 * s.steps);
-      }
-      out.lengths.push_back(s.lengths.empty() ? int32_t(s.steps) : s.lengths[size_t(n)]);
+      if (s.values.empty()) break;
+      const auto sample = s.sample(n);
+      next = std::copy(sample.begin(), sample.end(), next);
     }
   }
+  gather_tokens(split, samples, batch);
   if (split.labels.empty()) return;
   for (int64_t n : samples) batch.labels.push_back(split.labels[size_t(n)]);
 }

@@ -29,6 +29,7 @@ struct Config {
   std::string mask_source = "zeros";
   int64_t temporal_length = 0;  // 0: unchanged, -1: "min"
   int64_t num_classes = 1;
+  std::string precision = "fp32";
 
   // Dropout
   std::map<std::string, double> attn_dropout;  // by suffix; text is the key without suffix, here l

@@ -62,6 +62,10 @@ void visit_keys(C& c, V&& v) {
   v("temporal_length", c.temporal_length, Range{-1, 1 << 30}, "T_s",
     "* steps after the projection: 0 as they are; N by averaging; \"min\" (or -1) those of the "
     "shortest modality");
+  v("precision", c.precision, Choices{"fp32", "tf32", "bf16"}, "",
+    "on a GPU, products of the projections, dense layers and attention (heads of more than 16 "
+    "columns): in fp32, or on tensor cores, which round factors to tf32 or bf16 and add in fp32. "
+    "All else, and a CPU, computes as with fp32");
 
   v.section("Dropout");
   v("attn_dropout", c.attn_dropout, kRate, "",

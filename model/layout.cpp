@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/mask.h"
+#include "model/step.h"
 #include "model/tokens.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -19,23 +20,19 @@ std::span<real> zero_step_mask(Tape& tape, const Rows& rows,
                                const std::vector<bool>& masked) {
   const auto mask = tape.take<real>(rows.total());
   std::vector<StepSource> sources(size_t(rows.modalities));
+  std::vector<std::vector<real>> attended;  // tokens as features of width 1
   for (size_t m = 0; m < sources.size(); ++m) {
     const BatchModality& input = *inputs[m];
-    if (masked[m] && input.tokens.empty()) sources[m] = {x[m], input.steps, input.width};
+    if (!masked[m]) continue;
+    if (input.tokens.empty()) {
+      sources[m] = {x[m], input.steps, input.width};
+    } else {
+      const std::vector<uint8_t> tokens = attended_tokens(input, rows.batch);
+      attended.emplace_back(tokens.begin(), tokens.end());
+      sources[m] = {on_device(tape, {}, In(attended.back())), input.steps, 1};
+    }
   }
   tape.run([&](const auto& be) { zero_rows_mask(be, rows, sources, mask); });
-  for (int64_t m = 0; m < rows.modalities; ++m) {
-    const BatchModality& input = *inputs[size_t(m)];
-    if (!masked[size_t(m)] || input.tokens.empty()) continue;
-    const std::vector<uint8_t> attended = attended_tokens(input, rows.batch);
-    std::vector<real> own;
-    for (int64_t b = 0; b < rows.batch; ++b) {
-      const auto first = attended.begin() + b * input.steps;
-      own.insert(own.end(), first, first + rows.length(m * rows.batch + b));
-    }
-    tape.device().upload(own.data(), mask.data() + rows.modality_begin(m),
-                         own.size() * sizeof(real));
-  }
   return mask;
 }
 

@@ -16,6 +16,14 @@ std::vector<float> label_classes(const Split& split, const Config& config) {
   return classes;
 }
 
+// Whether rows, keys or masks come from lengths or from tokens.
+bool work_varies(const Config& config, const Split& split) {
+  return config.mask_source == "lengths" ||
+         std::any_of(split.modalities.begin(), split.modalities.end(), [&](const Sequences& s) {
+           return s.values.empty() || (config.use_sequence_mask && !s.tokens.empty());
+         });
+}
+
 size_t staged_bytes([[maybe_unused]] const Device& device) {
 #ifdef DECALIGN_CUDA
   if (device.cuda()) return device.cuda()->lists->staged();
@@ -25,16 +33,12 @@ size_t staged_bytes([[maybe_unused]] const Device& device) {
 
 }  // namespace
 
-bool RecordedSteps::possible(const Config& config, const Split& split) {
-  const bool features = std::all_of(split.modalities.begin(), split.modalities.end(),
-                                    [](const Sequences& s) { return !s.values.empty(); });
-  return features && config.mask_source != "lengths";
-}
-
 RecordedSteps::RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape, const Split& split)
     : network_(network),
       optimizer_(optimizer),
       tape_(tape),
+      split_(split),
+      varies_(work_varies(network.config(), split)),
       labels_(tape.device(), std::span<const float>(split.labels)),
       classes_(tape.device(), std::span<const float>(label_classes(split, network.config()))),
       order_(tape.device(), split.labels.size()),
@@ -51,22 +55,26 @@ void RecordedSteps::begin(std::span<const int64_t> order, const RandomState& ran
   const StepState start{random, 0, 0};
   order_.upload(order);
   state_.upload({&start, 1});
-  steps_ = 0;
+  samples_.assign(order.begin(), order.end());
+  steps_ = next_ = 0;
 }
 
 void RecordedSteps::step(const Kind& kind) {
   if (kind.first) optimizer_.zero_grad();
+  const auto samples = std::span<const int64_t>(samples_).subspan(next_, size_t(kind.count));
   Batch batch;
   batch.count = kind.count;
+  batch.modalities.resize(values_.size());
+  if (varies_) gather_tokens(split_, samples, batch);
   std::vector<GatherPart> parts;
   for (size_t m = 0; m < values_.size(); ++m) {
     const auto [steps, width] = sizes_[m];
-    BatchModality input;
+    BatchModality& input = batch.modalities[m];
     input.steps = steps, input.width = width;
+    if (values_[m].size() == 0) continue;
     const auto x = tape_.take<real>(kind.count * steps * width);
     input.device_x = x;
     parts.push_back({values_[m].span(), steps * width, x, {}});
-    batch.modalities.push_back(std::move(input));
   }
   const auto labels = tape_.take<real>(kind.count);
   const auto classes = tape_.take<int32_t>(kind.count);
@@ -83,24 +91,44 @@ void RecordedSteps::step(const Kind& kind) {
   tape_.run([&](const auto& be) { step_record(be, terms, kind.count, state, log_.span()); });
 }
 
+// As it is: it may allocate, and it shows how much memory its lists take.
+void RecordedSteps::run(const Kind& kind, Recording& recording) {
+  const size_t before = staged_bytes(tape_.device());
+  step(kind);
+  const size_t bytes = staged_bytes(tape_.device()) - before;
+  recording.list_bytes = std::max(recording.list_bytes, varies_ ? bytes + bytes / 2 : bytes);
+  recording.graph.reset();
+  tape_.reset();
+  recording.generation = tape_.generation();
+}
+
+// False where it needs more memory than the steps before.
+bool RecordedSteps::record(const Kind& kind, Recording& recording) {
+  try {
+    if (!recording.graph)
+      recording.graph.emplace(tape_.device(), recording.list_bytes, [&] { step(kind); });
+    else if (varies_)
+      recording.graph->record([&] { step(kind); });
+    return true;
+  } catch (const std::bad_alloc&) {
+  } catch (const std::length_error&) {
+  }
+  recording.graph.reset();
+  tape_.reset();
+  return false;
+}
+
 void RecordedSteps::queue(int64_t count, int64_t part, int64_t parts) {
   const Kind kind{count, part == 0, part + 1 == parts, parts};
   const auto [entry, is_new] = recordings_.try_emplace(kind);
   Recording& recording = entry->second;
   tape_.reset();
-  if (is_new || recording.generation != tape_.generation()) {
-    // It may allocate, and it shows how much memory its lists take.
-    const size_t before = staged_bytes(tape_.device());
-    step(kind);
-    recording.list_bytes = staged_bytes(tape_.device()) - before;
-    recording.graph.reset();
-    tape_.reset();
-    recording.generation = tape_.generation();
-  } else {
-    if (!recording.graph)
-      recording.graph.emplace(tape_.device(), recording.list_bytes, [&] { step(kind); });
+  const bool moved = !varies_ && recording.generation != tape_.generation();
+  if (!is_new && !moved && record(kind, recording))
     recording.graph->replay();
-  }
+  else
+    run(kind, recording);
+  next_ += size_t(count);
   if (kind.last) optimizer_.count_step();
   losses_.send(In(log_.span()).subspan(steps_ * kStepLosses, kStepLosses));
   ++steps_;

@@ -1,5 +1,5 @@
-// Training steps on a device other than the host: the data set lies there, and a whole step is
-// recorded once per batch size and replayed.
+// Training steps on a device other than the host: the data set lies there, and a whole step is one
+// launch of a recorded graph.
 #pragma once
 
 #include <map>
@@ -13,12 +13,12 @@
 
 namespace decalign::inline DECALIGN_REAL {
 
+/// Where every step of a batch size does the same work (float features under the release's masks)
+/// it is recorded once and replayed. Where rows differ from batch to batch (mask_source lengths,
+/// token ids) a step is recorded anew while those before it run; the kernels are the same, so that
+/// it takes the old one's place in the executable graph.
 class RecordedSteps {
  public:
-  /// Whether every step does the same work: float features, and masks that leave each sample all
-  /// its rows.
-  static bool possible(const Config& config, const Split& split);
-
   /// All of these must outlive it; the tape and the optimiser work on the same device.
   RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape, const Split& split);
 
@@ -28,7 +28,8 @@ class RecordedSteps {
 
   /// Queues a step on the next `count` samples: batch `part` of the `parts` whose gradients one
   /// optimiser step takes together. A batch size seen for the first time runs as it is, the second
-  /// time it is recorded. At most kAhead steps may be on their way.
+  /// time it is recorded; so does a step that needs more memory than all before. At most kAhead
+  /// steps may be on their way.
   void queue(int64_t count, int64_t part, int64_t parts);
   static constexpr size_t kAhead = 64;
 
@@ -52,10 +53,16 @@ class RecordedSteps {
     size_t list_bytes = 0;
   };
   void step(const Kind& kind);
+  void run(const Kind& kind, Recording& recording);
+  bool record(const Kind& kind, Recording& recording);
 
   Network& network_;
   Optimizer& optimizer_;
   Tape& tape_;
+  const Split& split_;
+  bool varies_;                                     // what a step does, from batch to batch
+  std::vector<int64_t> samples_;                    // the order, for the host
+  size_t next_ = 0;                                 // sample of the next step
   std::vector<Buffer<float>> values_;               // of the split's modalities
   std::vector<std::pair<int64_t, int64_t>> sizes_;  // steps and width
   Buffer<float> labels_, classes_;

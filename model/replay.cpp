@@ -211,7 +211,7 @@ void replay(const ReplayOptions& options) {
   std::vector<Batch> inputs;
   for (const std::string& prefix : prefixes) inputs.push_back(read_batch(batches, prefix, network));
 
-  const OpenDevice opened = open_device(options.device, options.threads);
+  const OpenDevice opened = open_device(options.device, options.threads, config.precision);
   const Device& device = opened.device;
   network.move_to(device);
   Tape tape(device);

@@ -12,7 +12,7 @@ namespace decalign::inline DECALIGN_REAL {
 template <class T>
 std::span<const T> on_device(Tape& tape, std::span<const T> there, std::span<const T> host) {
   if (!there.empty()) return there;
-  return tape.device().on_host() ? host : std::span<const T>(tape.upload<T>(host));
+  return tape.device().on_host() ? host : tape.upload<T>(host);
 }
 
 struct Network::Step {

@@ -97,9 +97,7 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics&
   if (network_.encoder())
     load_bert(network_.parameters(), Safetensors(encoder->pretrained.weights()));
   for (size_t g = 0; g < optimizer_.groups(); ++g) rates_.push_back(optimizer_.learning_rate(g));
-  const Split& train = dataset.splits.at("train");
-  if (!device.on_host() && RecordedSteps::possible(config, train))
-    recorded_.emplace(network_, optimizer_, tape_, train);
+  if (!device.on_host()) recorded_.emplace(network_, optimizer_, tape_, dataset.splits.at("train"));
   progress_.best_value = selection_.maximise ? -1e8 : 1e8;
   progress_.scheduler.maximise = scheduling_.maximise;
   progress_.scheduler.patience = config.scheduler_patience.value_or(config.patience);

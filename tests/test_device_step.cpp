@@ -25,6 +25,16 @@ const Sizes kThree{{"text", 12, 9}, {"audio", 14, 5}, {"vision", 10, 8}};
 const Sizes kFive{
     {"text", 6, 9}, {"audio", 8, 5}, {"vision", 7, 16}, {"gaze", 5, 4}, {"touch", 3, 11}};
 
+const BertConfig& small_encoder() {
+  static const BertConfig config = [] {
+    BertConfig c;
+    c.hidden_size = 12, c.num_hidden_layers = 2, c.num_attention_heads = 2;
+    c.intermediate_size = 20, c.vocab_size = 30, c.max_position_embeddings = 12;
+    return c;
+  }();
+  return config;
+}
+
 // Every kind of dropout, zero-step masks, two layers.
 Config config_of(const Sizes& sizes) {
   Config config = decalign::testing::small_config();
@@ -129,6 +139,30 @@ TEST_CASE("device step: losses and gradients are the host's", "[model][device]")
   }
 }
 
+#ifdef DECALIGN_CUDA
+TEST_CASE("device step: in tf32 and bf16 it is near that in fp32", "[model][device][precision]") {
+  const Config config = config_of(kThree);
+  const Split split = split_of(kThree, 6);
+  const Batch batch = batch_of(split, 6);
+  for (const Device& device : devices()) {
+    if (device.on_host()) continue;
+    const Pass full = run_step(config, kThree, batch, device);
+    for (const auto& [precision, unit] :
+         {std::pair{Precision::tf32, 0x1p-11}, std::pair{Precision::bf16, 0x1p-8}}) {
+      Cuda be = *device.cuda();
+      be.precision = precision;
+      const Pass pass = run_step(config, kThree, batch, Device(be));
+      for (size_t i = 0; i < full.losses.size(); ++i) {
+        INFO("loss " << i << ", bf16 " << (precision == Precision::bf16));
+        CHECK(std::abs(pass.losses[i] - full.losses[i]) <= 16 * unit * (1 + full.losses[i]));
+      }
+      CHECK(error_of(pass.gradients, full.gradients) <= 64 * unit);
+      CHECK((pass.gradients != full.gradients) == (sizeof(real) == 4));
+    }
+  }
+}
+#endif
+
 TEST_CASE("device step: Adam on equal gradients gives the host's weights", "[model][device]") {
   const auto trained = [](const Device& device) {
     Network network(config_of(kThree), kThree, "config");
@@ -152,9 +186,31 @@ TEST_CASE("device step: Adam on equal gradients gives the host's weights", "[mod
     CHECK(error_of(trained(device), host) <= 16 * std::numeric_limits<real>::epsilon());
 }
 
-TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model][device]") {
-  const Config config = config_of(kThree);
-  const Split split = split_of(kThree, 10);
+namespace {
+
+// Lengths from 1 to all of a modality's steps, none of the second sample's.
+void shorten(Split& split) {
+  for (Sequences& s : split.modalities)
+    for (int64_t n = 0; n < s.count; ++n)
+      s.lengths[size_t(n)] = n == 1 ? 0 : int32_t(1 + (7 * n + s.width) % s.steps);
+}
+
+// Token ids for the first modality's values, of which some at the end, and one in between, are not
+// attended.
+void tokenize(Split& split) {
+  Sequences& text = split.modalities[0];
+  text.values.clear();
+  for (int64_t n = 0; n < text.count; ++n)
+    for (int row = 0; row < 3; ++row)
+      for (int64_t t = 0; t < text.steps; ++t) {
+        const bool seen = t < 1 + 5 * n % text.steps && !(n == 4 && t == 1);
+        text.tokens.push_back(row == 0 ? int32_t(3 + (11 * n + 5 * t) % 26) : row == 1 ? seen : 0);
+      }
+}
+
+// Three epochs of batches of 4, 4 and 2, as they are and recorded.
+void compare_recorded(const Config& config, const Split& split,
+                      const std::optional<BertConfig>& encoder = {}) {
   const std::vector<int64_t> order{3, 1, 4, 0, 5, 9, 2, 6, 8, 7};
   for (const Device& device : devices()) {
     if (device.on_host()) continue;
@@ -165,8 +221,8 @@ TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model]
     };
     AdamOptions options;
     options.clip = 0.6;
-    // Three epochs of batches of 4, 4 and 2.
-    Network eager(config, kThree, "config");
+    const std::vector<ModalitySize> sizes = modality_sizes(split);
+    Network eager(config, sizes, "config", encoder);
     Optimizer eager_optimizer(start(eager), options, 0.003);
     Tape eager_tape(device);
     std::vector<double> losses;
@@ -186,7 +242,7 @@ TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model]
       eager_tape.backward(r.total);
       eager_optimizer.step();
     }
-    Network network(config, kThree, "config");
+    Network network(config, sizes, "config", encoder);
     Optimizer optimizer(start(network), options, 0.003);
     Tape tape(device);
     RecordedSteps steps(network, optimizer, tape, split);
@@ -207,7 +263,70 @@ TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model]
   }
 }
 
+}  // namespace
+
+TEST_CASE("device step: recorded steps are the eager steps to the bit", "[model][device]") {
+  compare_recorded(config_of(kThree), split_of(kThree, 10));
+}
+
+TEST_CASE("device step: recorded steps without padding are the eager steps to the bit",
+          "[model][device]") {
+  Config config = config_of(kThree);
+  config.mask_source = "lengths";
+  Split split = split_of(kThree, 10);
+  shorten(split);
+  compare_recorded(config, split);
+}
+
+TEST_CASE("device step: recorded steps with a text encoder are the eager steps to the bit",
+          "[model][device]") {
+  Split split = split_of(kThree, 10);
+  tokenize(split);
+  split.modalities[0].width = small_encoder().hidden_size;
+  for (const std::string source : {"zeros", "lengths"})
+    for (const bool recompute : {false, true}) {
+      Config config = config_of(kThree);
+      config.mask_source = source;
+      config.use_bert = true;
+      config.checkpoint_activations = recompute;
+      compare_recorded(config, split, small_encoder());
+    }
+}
+
 #ifdef DECALIGN_SIM
+TEST_CASE("device step: the device gets a step without padding in one launch", "[model][device]") {
+  Config config = config_of(kThree);
+  config.mask_source = "lengths";
+  Split split = split_of(kThree, 40);
+  shorten(split);
+  const Device& device = devices().front();
+  Network network(config, kThree, "config");
+  network.parameters().initialize(5);
+  network.move_to(device);
+  Optimizer optimizer(network.parameters(), AdamOptions{}, 0.003);
+  Tape tape(device);
+  RecordedSteps steps(network, optimizer, tape, split);
+  std::vector<int64_t> order(40);
+  std::iota(order.begin(), order.end(), int64_t(0));
+  for (int epoch = 0; epoch < 2; ++epoch) {
+    steps.begin(order, {7, 0});
+    const sim::Counters before = sim::counters();
+    for (int i = 0; i < 10; ++i) {
+      steps.queue(4, 0, 1);
+      steps.receive(true);
+    }
+    const sim::Counters spent = sim::counters() - before;
+    if (epoch == 0) continue;
+    WARN("nodes of a step without padding: " << steps.nodes());
+    CHECK(steps.nodes() <= 150);
+    CHECK(spent.graph_launches == 10);
+    CHECK(spent.graph_updates == 10);
+    CHECK(spent.uploads == 10);
+    CHECK(spent.allocations + spent.frees == 0);
+    CHECK(spent.device_copies + spent.memsets + spent.kernels + spent.blas == 0);
+  }
+}
+
 namespace {
 
 // Steps at the MOSI config: B 32, T 50, precomputed features.

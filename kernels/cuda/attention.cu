@@ -1,5 +1,5 @@
 #include "kernels/check/attention.h"
-#include "kernels/cuda/attention_tile.h"
+#include "kernels/cuda/attention_mma.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -86,7 +86,7 @@ constexpr size_t wide_forward_bytes() {
 }
 
 // A block per tile of queries and D columns of the result.
-template <int D>
+template <int D, Precision P>
 __global__ void __launch_bounds__(kTileThreads, D > 32 ? 2 : 3)
     wide_forward_kernel(const __grid_constant__ AttentionSizes s, const real* q, const real* k,
                         const real* v, real* out, real* lse) {
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kTileThreads, D > 32 ? 2 : 3)
       if (part == chunk)
         stage_tile<D>(s, v, s.key_stride, h.column, part, kTileKeys, key_row, values);
       __syncthreads();
-      add_scores<D>(queries, keys, score);
+      TileProducts<D, P>::add_scores(queries, keys, score, weights);
     }
     const TileKeep keep(s, h, t0, j0);
 #pragma unroll
@@ -149,7 +149,9 @@ __global__ void __launch_bounds__(kTileThreads, D > 32 ? 2 : 3)
       }
     }
     __syncwarp();  // a row of weights is read by the eight threads that wrote it
-    add_weighted_keys<D>(weights, values, min(limit - j0, kTileKeys), sum);
+    TileProducts<D, P>::add_weighted_keys(
+        weights, values, min(limit - j0, kTileKeys), sum,
+        [&](int i) { return weights + OwnRows::row(i) * kWeightStride; });
   }
 #pragma unroll
   for (int r = 0; r < kTileRows; ++r) {
@@ -202,10 +204,13 @@ void attention_forward(const Cuda& be, const AttentionShape& s, In q, In k, In v
           queue_narrow(narrow_forward_kernel<12>);
         else if (narrow)
           queue_narrow(narrow_forward_kernel<16>);
-        else if (sizes.depth <= 32)
-          queue(wide_forward_kernel<32>, 32, kTileThreads, wide_forward_bytes<32>());
         else
-          queue(wide_forward_kernel<64>, 64, kTileThreads, wide_forward_bytes<64>());
+          with_precision(be, [&]<Precision P>(InPrecision<P>) {
+            if (sizes.depth <= 32)
+              queue(wide_forward_kernel<32, P>, 32, kTileThreads, wide_forward_bytes<32>());
+            else
+              queue(wide_forward_kernel<64, P>, 64, kTileThreads, wide_forward_bytes<64>());
+          });
       });
 }
 

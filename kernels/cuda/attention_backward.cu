@@ -1,5 +1,5 @@
 #include "kernels/check/attention.h"
-#include "kernels/cuda/attention_tile.h"
+#include "kernels/cuda/attention_mma.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -166,14 +166,14 @@ __device__ void wide_weights(const AttentionSizes& s, const HeadOfBlock& h, int 
   }
 }
 
-// gradient += factor weights^T a in the tile's key rows
-template <int D>
+// gradient += factor weights^T a in the tile's key rows; `slot`: see TileProducts
+template <int D, Precision P, class Slot>
 __device__ void add_to_keys(const AttentionSizes& s, const HeadOfBlock& h, int chunk, int queries,
                             const int64_t* key_rows, const real* weights, const Vector* a,
-                            real factor, real* gradient) {
+                            real factor, real* gradient, Slot slot) {
   const int row = threadIdx.x / 8, column = threadIdx.x % 8;
   TileRows<kVector, D> sum;
-  add_weighted_queries<D>(weights, a, queries, sum);
+  TileProducts<D, P>::add_weighted_queries(weights, a, queries, sum, slot);
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
     const int64_t to = key_rows[row * kVector + i];
@@ -188,7 +188,7 @@ __device__ void add_to_keys(const AttentionSizes& s, const HeadOfBlock& h, int c
 }
 
 // A block per head and D columns of the gradients.
-template <int D>
+template <int D, Precision P>
 __global__ void __launch_bounds__(kTileThreads)
     wide_backward_kernel(const __grid_constant__ AttentionSizes s,
                          const __grid_constant__ Arrays x) {
@@ -234,15 +234,21 @@ __global__ void __launch_bounds__(kTileThreads)
         stage_tile<D>(s, x.k, s.key_stride, h.column, part, kTileKeys, key_row, keys);
         stage_tile<D>(s, x.v, s.key_stride, h.column, part, kTileKeys, key_row, values);
         __syncthreads();
-        add_scores<D>(queries, keys, score);
-        add_scores<D>(douts, values, dweight);
+        TileProducts<D, P>::add_scores(queries, keys, score, weights);
+        TileProducts<D, P>::add_scores(douts, values, dweight, scores);
       }
       staged = true;
       wide_weights(s, h, t0, j0, key_rows, lse, delta, score, dweight, weights, scores);
       __syncthreads();
-      if (x.dv) add_to_keys<D>(s, h, chunk, count, key_rows, weights, douts, 1, x.dv);
-      if (x.dk) add_to_keys<D>(s, h, chunk, count, key_rows, scores, queries, s.scale, x.dk);
-      if (x.dq) add_weighted_keys<D>(scores, keys, min(limit - j0, kTileKeys), dquery);
+      const auto slot = [&](int i) {  // the values have been read
+        return reinterpret_cast<real*>(values + NextRows::row(i) * kRowVectors<D>);
+      };
+      if (x.dv) add_to_keys<D, P>(s, h, chunk, count, key_rows, weights, douts, 1, x.dv, slot);
+      if (x.dk)
+        add_to_keys<D, P>(s, h, chunk, count, key_rows, scores, queries, s.scale, x.dk, slot);
+      if (x.dq)
+        TileProducts<D, P>::add_weighted_keys(scores, keys, min(limit - j0, kTileKeys), dquery,
+                                              slot);
     }
 #pragma unroll
     for (int r = 0; r < kTileRows && x.dq; ++r) {
@@ -293,12 +299,15 @@ void attention_backward(const Cuda& be, const AttentionShape& s, In q, In k, In 
                              narrow(narrow_backward_kernel<12>, narrow_backward_bytes<12>());
                            else if (sizes.depth <= 16)
                              narrow(narrow_backward_kernel<16>, narrow_backward_bytes<16>());
-                           else if (sizes.depth <= 32)
-                             queue(sizes, heads, wide_backward_kernel<32>, 32, kTileThreads,
-                                   wide_backward_bytes<32>());
                            else
-                             queue(sizes, heads, wide_backward_kernel<64>, 64, kTileThreads,
-                                   wide_backward_bytes<64>());
+                             with_precision(be, [&]<Precision P>(InPrecision<P>) {
+                               if (sizes.depth <= 32)
+                                 queue(sizes, heads, wide_backward_kernel<32, P>, 32, kTileThreads,
+                                       wide_backward_bytes<32>());
+                               else
+                                 queue(sizes, heads, wide_backward_kernel<64, P>, 64, kTileThreads,
+                                       wide_backward_bytes<64>());
+                             });
                          });
 }
 

@@ -81,6 +81,7 @@ struct Cuda {
   /// [kCounters] zeros in device memory, which every kernel leaves zero.
   unsigned* counters = nullptr;
   int multiprocessors = 132;
+  Precision precision = Precision::fp32;
 };
 
 /// The device copy of a host list, for kernels queued next on be.stream.

@@ -28,7 +28,7 @@ __device__ void data_block(const Backward& f, Quad* memory) {
   const int columns = left(call.width, column, T::kColumns);
 
   using A = Along<T::kRows>;
-  using B = Across<T::kColumns>;
+  using B = Across<T::kColumns, T::kPrecision>;
   int from[A::kPasses], step[A::kPasses], length[A::kPasses];  // from: tap 0's row of dy
 #pragma unroll
   for (int i = 0; i < A::kPasses; ++i) {
@@ -87,8 +87,8 @@ __device__ void weight_block(const Backward& f, Quad* memory) {
   for (int r = int(threadIdx.x); r < depth; r += kThreads) window[r] = window_of(call, begin + r);
   __syncthreads();
 
-  using A = Across<T::kRows>;
-  using B = Across<T::kColumns>;
+  using A = Across<T::kRows, T::kPrecision>;
+  using B = Across<T::kColumns, T::kPrecision>;
   const real* const dy = f.dy + begin * call.channels + row + A::outer();
   const real* const x = call.x + column + B::outer();
   const auto load_dy = [&](int s, Pack(&pack)[A::kPasses]) {

@@ -69,7 +69,7 @@ __device__ void data_block(const Call& call, Quad* memory) {
             columns = left(s.columns, column, T::kColumns);
 
   using A = Along<T::kRows>;
-  using B = Across<T::kColumns>;
+  using B = Across<T::kColumns, T::kPrecision>;
   Sum<T> sum;
   for (int i = 0; i < call.sources.count; ++i) {
     if (!(segment.sources >> i & 1)) continue;
@@ -129,8 +129,8 @@ __device__ void weight_block(const Call& call, Quad* memory) {
   const int depth = left(of.rows, begin, int(call.chunk_rows));
   const int rows = left(of.m, row, T::kRows), columns = left(of.n, column, T::kColumns);
 
-  using A = Across<T::kRows>;
-  using B = Across<T::kColumns>;
+  using A = Across<T::kRows, T::kPrecision>;
+  using B = Across<T::kColumns, T::kPrecision>;
   const real* const dz = of.dz + begin * of.dz_stride + row + A::outer();
   const real* const x = of.x + begin * of.x_stride + column + B::outer();
   const auto load_dz = [&](int step, Pack(&pack)[A::kPasses]) {
@@ -159,8 +159,10 @@ __device__ void weight_block(const Call& call, Quad* memory) {
 #pragma unroll
     for (int i = 0; i < kSums; ++i)
 #pragma unroll
-      for (int d = 0; d < kQuarter; ++d)
-        bias[i] += a[(kQuarter * warp + d) * T::kRows + 32 * i + lane];
+      for (int d = 0; d < kQuarter; ++d) {
+        const int depth = kQuarter * warp + d;
+        bias[i] += a[depth * T::kRows + ((32 * i + lane) ^ A::turned(depth))];
+      }
   };
   Sum<T> sum;
   multiply<T, A, B>(

@@ -1,8 +1,8 @@
-// The inner part of a matrix product in real arithmetic: a block's tile, from operands that may lie
-// along or across the depth. matmul, feed_forward and conv1d supply the operands and the epilogue.
+// The inner part of a matrix product: a block's tile, from operands that may lie along or across
+// the depth. matmul, feed_forward and conv1d supply the operands and the epilogue.
 #pragma once
 
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/mma.h"
 
 namespace decalign::inline DECALIGN_REAL::gemm {
 
@@ -30,12 +30,14 @@ __device__ inline void store_vector(real* to, const real (&v)[4]) {
 
 /// kRows x kColumns of the result for a block of kThreads threads; a thread owns kHeight rows, in
 /// runs of four, times four neighbouring columns. kRows and kColumns are 32 or 64.
-template <int kRowsOf, int kColumnsOf>
+template <int kRowsOf, int kColumnsOf, Precision kPrecisionOf>
 struct Tile {
   static constexpr int kRows = kRowsOf, kColumns = kColumnsOf;
+  static constexpr Precision kPrecision = kPrecisionOf;
   static constexpr int kAcross = kColumns / 4, kDown = kThreads / kAcross;
   static constexpr int kHeight = kRows / kDown;
-  static constexpr int kBlocks = kRows + kColumns > 96 ? 3 : 4;   // of a multiprocessor, at least
+  static constexpr bool kLarge = kRows + kColumns > 96 || kPrecision != Precision::fp32;
+  static constexpr int kBlocks = kLarge ? 3 : 4;                  // of a multiprocessor, at least
   static constexpr int kQuads = (kRows + kColumns) * kDepth / 2;  // shared memory: two stages
   static_assert(kHeight % 4 == 0);
 };
@@ -89,8 +91,9 @@ struct Along {
   }
 };
 
-/// The same where neighbours in memory have the same depth: [depth][outer].
-template <int kOuter>
+/// The same where neighbours in memory have the same depth: [depth][outer], turned as above only
+/// for tensor cores.
+template <int kOuter, Precision P>
 struct Across {
   static constexpr int kLanes = kOuter / kPack;
   static constexpr int kPasses = kDepth / (kThreads / kLanes);
@@ -98,12 +101,12 @@ struct Across {
   static __device__ int depth(int pass) {
     return int(threadIdx.x) / kLanes + kThreads / kLanes * pass;
   }
-  static __device__ int turned(int) { return 0; }
+  static __device__ int turned(int depth) { return P == Precision::fp32 ? 0 : 4 * (depth / kPack); }
 
   static __device__ void store(const Pack (&pack)[kPasses], real* tile) {
 #pragma unroll
     for (int i = 0; i < kPasses; ++i)
-      *reinterpret_cast<Pack*>(tile + depth(i) * kOuter + outer()) = pack[i];
+      *reinterpret_cast<Pack*>(tile + depth(i) * kOuter + (outer() ^ turned(depth(i)))) = pack[i];
   }
 };
 
@@ -131,6 +134,100 @@ __device__ void add_products(const real* a, const real* b, int packs, Sum<T>& su
   }
 }
 
+#ifndef DECALIGN_F64
+/// Part of the tile on tensor cores: a warp's is kDown x kAcross products of [16, .] with [., 8].
+template <class T>
+struct Fragments {
+  using M = Mma<T::kPrecision>;
+  static constexpr int kWarps = T::kColumns / 32;  // side by side
+  static constexpr int kDown = T::kRows * kWarps / (4 * 16), kAcross = 4;
+  static constexpr int kStride = T::kColumns + 8;  // of the tile on its way to the threads
+  static_assert(T::kRows * kStride <= 4 * T::kQuads);
+  typename M::C part[kDown][kAcross];
+  int row, column;  // the lane's first of a and of b
+
+  __device__ Fragments() {
+    const int warp = int(threadIdx.x) / 32, group = int(threadIdx.x) % 32 / 4;
+    row = 16 * kDown * (warp / kWarps) + group;
+    column = 32 * (warp % kWarps) + group;
+  }
+  /// The products of a whole step's staged tiles. Lane t of four takes packs 2 t and 2 t + 1: with
+  /// their turns, no two lanes of a warp meet in a bank.
+  __device__ void add_products(const real* a, const real* b) {
+    const int pack = 2 * (int(threadIdx.x) % 4);
+#pragma unroll
+    for (int e = 0; e < kPack; e += M::kSlots / 2) {
+      const auto read = [&](const real* tile, int outer, int stride, typename M::Slots& slots) {
+#pragma unroll
+        for (int j = 0; j < M::kSlots; ++j) {
+          const int half = j / (M::kSlots / 2), depth = kPack * (pack + half);
+          slots[j] = tile[(depth + e + j % (M::kSlots / 2)) * stride + (outer ^ depth)];
+        }
+      };
+      typename M::Slots low, high;
+      typename M::B y[kAcross];
+#pragma unroll
+      for (int n = 0; n < kAcross; ++n) {
+        read(b, column + 8 * n, T::kColumns, low);
+        y[n] = M::b(low);
+      }
+#pragma unroll
+      for (int m = 0; m < kDown; ++m) {
+        read(a, row + 16 * m, T::kRows, low);
+        read(a, row + 16 * m + 8, T::kRows, high);
+        const typename M::A x = M::a(low, high);
+#pragma unroll
+        for (int n = 0; n < kAcross; ++n) M::add(x, y[n], part[m][n]);
+      }
+    }
+  }
+  /// To the threads that the tile's elements belong to, by way of `memory`. Ends with a barrier.
+  __device__ void add_to(Sum<T>& sum, Quad* memory) {
+    real* const tile = reinterpret_cast<real*>(memory);
+    const int pair = 2 * (int(threadIdx.x) % 4) - int(threadIdx.x) % 32 / 4;
+#pragma unroll
+    for (int m = 0; m < kDown; ++m)
+#pragma unroll
+      for (int n = 0; n < kAcross; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          *reinterpret_cast<float2*>(tile + (row + 16 * m + 8 * half) * kStride + column + 8 * n +
+                                     pair) =
+              make_float2(part[m][n].value[2 * half], part[m][n].value[2 * half + 1]);
+    __syncthreads();
+    const Place<T> place;
+#pragma unroll
+    for (int i = 0; i < T::kHeight; ++i) {
+      const Quad quad =
+          *reinterpret_cast<const Quad*>(tile + place.row(i) * kStride + place.column());
+#pragma unroll
+      for (int j = 0; j < 4; ++j) sum.v[i][j] += quad.v[j];
+    }
+    __syncthreads();
+  }
+};
+#endif
+
+/// What a tile's products are added to on the way.
+template <class T, class A, class B>
+struct Products {
+  Sum<T>& sum;
+  __device__ void add(const real* a, const real* b, int packs) {
+    add_products<T, A, B>(a, b, packs, sum);
+  }
+  __device__ void finish(Quad*) {}
+};
+#ifndef DECALIGN_F64
+template <class T, class A, class B>
+requires(T::kPrecision != Precision::fp32) struct Products<T, A, B> {
+  Sum<T>& sum;
+  Fragments<T> fragments;
+  __device__ explicit Products(Sum<T>& s) : sum(s) {}
+  __device__ void add(const real* a, const real* b, int) { fragments.add_products(a, b); }
+  __device__ void finish(Quad* memory) { fragments.add_to(sum, memory); }
+};
+#endif
+
 /// sum += A B^T over `steps` steps. load_a(step, packs) and load_b fetch what this thread stages,
 /// depth(step) <= kDepth says how much of the step there is (what is loaded beyond must be zero),
 /// staged(tile of A) may read what has been staged. While one stage is used the next is on its way.
@@ -142,6 +239,7 @@ __device__ void multiply(Quad* memory, int steps, LoadA load_a, LoadB load_b, De
   real* const a = reinterpret_cast<real*>(memory);
   real* const b = a + 2 * kA;
   Pack next_a[A::kPasses], next_b[B::kPasses];
+  Products<T, A, B> products{sum};
   if (steps > 0) {
     load_a(0, next_a);
     load_b(0, next_b);
@@ -155,7 +253,7 @@ __device__ void multiply(Quad* memory, int steps, LoadA load_a, LoadB load_b, De
       load_a(s + 1, next_a);
       load_b(s + 1, next_b);
     }
-    add_products<T, A, B>(a + now * kA, b + now * kB, (depth(s) + kPack - 1) / kPack, sum);
+    products.add(a + now * kA, b + now * kB, (depth(s) + kPack - 1) / kPack);
     staged(a + now * kA);
     if (s + 1 < steps) {
       A::store(next_a, a + (1 - now) * kA);
@@ -163,6 +261,7 @@ __device__ void multiply(Quad* memory, int steps, LoadA load_a, LoadB load_b, De
     }
     __syncthreads();
   }
+  products.finish(memory);
 }
 
 /// What is left from `begin` on, at most `most`.
@@ -220,14 +319,16 @@ inline bool vectors(const void* p, int64_t stride, int64_t columns) {
   return aligned(p) && stride % 4 == 0 && columns % 4 == 0;
 }
 
-/// Calls f(Tile) with a tile that suits results of so many columns: `blocks(rows, columns)` says
-/// how many blocks a tile of that size makes. Which tile it is changes no bit of a result.
+/// Calls f(Tile) with a tile of be.precision that suits results of so many columns: `blocks(rows,
+/// columns)` says how many blocks a tile of that size makes. Its size changes no bit of a result.
 template <class Blocks, class F>
 void choose_tile(const Cuda& be, int64_t columns, Blocks blocks, F f) {
   const int64_t rest = columns % 64;
-  if (rest > 0 && rest <= 32) return f(Tile<64, 32>());
-  if (blocks(64, 64) >= 2 * be.multiprocessors) return f(Tile<64, 64>());
-  f(Tile<32, 64>());
+  with_precision(be, [&]<Precision P>(InPrecision<P>) {
+    if (rest > 0 && rest <= 32) return f(Tile<64, 32, P>());
+    if (blocks(64, 64) >= 2 * be.multiprocessors) return f(Tile<64, 64, P>());
+    f(Tile<32, 64, P>());
+  });
 }
 
 }  // namespace decalign::inline DECALIGN_REAL::gemm

@@ -58,9 +58,9 @@ __device__ double uniform(uint64_t seed, uint32_t m, uint32_t k) {
 }
 
 // The row at which the sum of `weight` passes u times its total; `otherwise` if they are all 0.
-// Every warp finds it for itself: a lane sums a run of rows.
+// Every warp finds it for itself: a lane sums a run of rows, an odd number, for the banks.
 __device__ int weighted_row(const double* weight, int n, double u, int otherwise) {
-  const int lane = threadIdx.x % 32, run = (n + 31) / 32;
+  const int lane = threadIdx.x % 32, run = (n + 31) / 32 | 1;
   const int begin = min(lane * run, n), end = min(begin + run, n);
   double mine = 0;
   for (int i = begin; i < end; ++i) mine += weight[i];

@@ -3,6 +3,9 @@
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 
+#include <bit>
+#include <cmath>
+
 #include "tests/sim/control.h"
 #include "tests/sim/cost_model.h"
 #include "tests/sim/memory.h"
@@ -50,6 +53,7 @@ struct Gemm {
   int64_t m, n, k, batches;
   double alpha, beta;
   Matrix a, b, c;
+  cublasComputeType_t compute = CUBLAS_COMPUTE_32F;
 };
 
 void check_matrix(const Matrix& x, int64_t batches, Kind kind) {
@@ -68,6 +72,14 @@ void check_matrix(const Matrix& x, int64_t batches, Kind kind) {
     }
 }
 
+// What the tensor cores multiply, where the caller allows it.
+float rounded(float x, cublasComputeType_t compute) {
+  if (compute == CUBLAS_COMPUTE_32F_FAST_16BF) return float(__nv_bfloat16(x));
+  if (compute != CUBLAS_COMPUTE_32F_FAST_TF32 || !std::isfinite(x)) return x;
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(x) + 0x1000u) & ~0x1fffu);
+}
+double rounded(double x, cublasComputeType_t) { return x; }
+
 // Sums in the type that cuBLAS would sum in.
 template <class T>
 void multiply(const Gemm& g) {
@@ -76,8 +88,9 @@ void multiply(const Gemm& g) {
       for (int64_t i = 0; i < g.m; ++i) {
         T sum = 0;
         for (int64_t l = 0; l < g.k; ++l)
-          sum += T(g.transpose_a ? g.a.get(l, i, batch) : g.a.get(i, l, batch)) *
-                 T(g.transpose_b ? g.b.get(j, l, batch) : g.b.get(l, j, batch));
+          sum +=
+              rounded(T(g.transpose_a ? g.a.get(l, i, batch) : g.a.get(i, l, batch)), g.compute) *
+              rounded(T(g.transpose_b ? g.b.get(j, l, batch) : g.b.get(l, j, batch)), g.compute);
         const T before = g.beta != 0 ? T(g.beta) * T(g.c.get(i, j, batch)) : T(0);
         g.c.set(i, j, batch, double(T(g.alpha) * sum + before));
       }
@@ -165,13 +178,14 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
                                           long long c_stride, int batches,
                                           cublasComputeType_t compute, cublasGemmAlgo_t) {
   const bool wide = compute == CUBLAS_COMPUTE_64F || compute == CUBLAS_COMPUTE_64F_PEDANTIC;
-  if (!wide && compute != CUBLAS_COMPUTE_32F && compute != CUBLAS_COMPUTE_32F_PEDANTIC)
+  if (!wide && compute != CUBLAS_COMPUTE_32F && compute != CUBLAS_COMPUTE_32F_PEDANTIC &&
+      compute != CUBLAS_COMPUTE_32F_FAST_TF32 && compute != CUBLAS_COMPUTE_32F_FAST_16BF)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   return submit_gemm(handle,
                      {ta != CUBLAS_OP_N, tb != CUBLAS_OP_N, m, n, k, batches, scalar(alpha, wide),
                       scalar(beta, wide), matrix(a, a_type, ta != CUBLAS_OP_N, m, k, lda, a_stride),
                       matrix(b, b_type, tb != CUBLAS_OP_N, k, n, ldb, b_stride),
-                      matrix(c, c_type, false, m, n, ldc, c_stride)});
+                      matrix(c, c_type, false, m, n, ldc, c_stride), compute});
 }
 
 cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb,

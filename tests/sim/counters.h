@@ -12,7 +12,7 @@ struct Counters {
   uint64_t allocations = 0, frees = 0;
   uint64_t synchronisations = 0;  // of a stream, an event or the device, and copies that wait
   uint64_t uploads = 0, downloads = 0, device_copies = 0, memsets = 0;
-  uint64_t kernels = 0, blas = 0, graph_launches = 0;
+  uint64_t kernels = 0, blas = 0, graph_launches = 0, graph_updates = 0;
 
   friend Counters operator-(Counters a, const Counters& b) {
     a.allocations -= b.allocations, a.frees -= b.frees;
@@ -20,6 +20,7 @@ struct Counters {
     a.uploads -= b.uploads, a.downloads -= b.downloads;
     a.device_copies -= b.device_copies, a.memsets -= b.memsets;
     a.kernels -= b.kernels, a.blas -= b.blas, a.graph_launches -= b.graph_launches;
+    a.graph_updates -= b.graph_updates;
     return a;
   }
 };

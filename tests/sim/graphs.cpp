@@ -190,6 +190,22 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
   return cudaSuccess;
 }
 
+// Takes the same nodes with other parameters. What was launched before stays as it was.
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph,
+                                cudaGraphExecUpdateResultInfo* info) {
+  const RuntimeLock lock;
+  const auto same = [](const GraphEntry& a, const GraphEntry& b) {
+    return a.kind == b.kind && a.lane == b.lane && a.slot == b.slot && a.work.kind == b.work.kind;
+  };
+  const bool fits = std::equal(exec->graph.entries.begin(), exec->graph.entries.end(),
+                               graph->entries.begin(), graph->entries.end(), same);
+  info->result = fits ? cudaGraphExecUpdateSuccess : cudaGraphExecUpdateErrorTopologyChanged;
+  if (!fits) return set_error(cudaErrorGraphExecUpdateFailure);
+  exec->graph = *graph;
+  ++count().graph_updates;
+  return cudaSuccess;
+}
+
 cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t* number) {
   if (nodes) return set_error(cudaErrorNotSupported, "the nodes themselves");
   *number = size_t(std::count_if(graph->entries.begin(), graph->entries.end(),

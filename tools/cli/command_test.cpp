@@ -68,7 +68,7 @@ Evaluation run_checkpoint(const std::string& path, const TestOptions& options, b
   check_labels(config, one, dataset);
   if (config.need_feature_standardized && about.statistics.empty())
     throw input_error(path + ": holds no statistics for standardising");
-  const OpenDevice opened = open_device(options.device, options.threads);
+  const OpenDevice opened = open_device(options.device, options.threads, config.precision);
   const Device& device = opened.device;
   if (about.frozen) encode_text(one, encoder->pretrained, frozen_features(config), device);
   prepare(config, one, about.statistics);

@@ -185,7 +185,7 @@ void train(TrainOptions options) {
   // Before anything is written.
   if (encoder) check_bert(encoder->pretrained.config, Safetensors(encoder->pretrained.weights()));
   Network(config, modality_sizes(data.splits.at("train")), where);
-  const OpenDevice opened = open_device(options.device, options.threads);
+  const OpenDevice opened = open_device(options.device, options.threads, config.precision);
   const Device& device = opened.device;
   malloc_trim(0);
 
