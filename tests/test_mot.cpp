@@ -90,6 +90,22 @@ TEST_CASE("mot: stops at the tolerance, with halvings and Newton steps", "[kerne
   }
 }
 
+TEST_CASE("mot: Newton steps where sweeps would take tens of thousands", "[kernels][mot]") {
+  MotProblem p(CostGraph::complete, 1, 3, 24, 1);
+  p.s.options.epsilon = 1e-3;
+  p.s.options.max_sweeps = 33;
+  p.s.options.halvings = 10;
+  p.s.options.newton_steps = 50;
+  p.s.options.tolerance = sizeof(real) == 8 ? 1e-8 : 1e-6;
+  const MotResult r = run_mot(Cpu{1}, p);
+  INFO("Newton " << r.report[3] << ", error " << r.report[1]);
+  REQUIRE((r.report[1] <= p.s.options.tolerance && r.report[3] < 50));
+  double cost = 0, entropy = 0;  // <T, C> is at most epsilon log of the tuples above the optimum
+  for (size_t i = 0; i < p.cost.size(); ++i) cost += double(p.cost[i]) * double(r.pairs[i]);
+  entropy = 1e-3 * 3 * std::log(24.0);
+  REQUIRE((cost >= double(r.value[0]) && cost <= double(r.value[0]) + 2 * entropy));
+}
+
 TEST_CASE("mot: degenerate inputs stay finite", "[kernels][mot]") {
   for (const MotSize& size :
        {MotSize{CostGraph::complete, 3, 5}, MotSize{CostGraph::complete, 3, 1},

@@ -38,17 +38,19 @@ struct Paired {
 
   Problem* problem;
   Cpu be;
-  int64_t K, ld, tiles;                  // ld: K rounded up to whole vectors
-  T *X[3], *XT[3];                       // [K, ld]; the transpose in panels of two vectors
-  T *P[3], *W;                           // [K, ld]
-  T* sum[3];                             // [K, ld] of the way back
-  T *u[3], *scaled[3];                   // [ld]
-  T* partial;                            // [3, tiles, ld]
-  double *rel, *absorbed;                // [3, p.ld]: q = rel e^absorbed
+  int64_t K, ld, tiles;    // ld: K rounded up to whole vectors
+  T *X[3], *XT[3];         // [K, ld]; the transpose in panels of two vectors
+  T *P[3], *W;             // [K, ld]
+  T* sum[3];               // [K, ld] of the way back
+  T *u[3], *scaled[3];     // [ld]
+  T* partial;              // [3, tiles, ld]
+  double* shares;          // [3, 2, p.ld]: of the potentials in pair p, as the cost has it
+  double *rel, *absorbed;  // [3, p.ld]: q = rel e^absorbed
   double *rows, *columns, *columns_old;  // [p.ld]
 
   int64_t row(int64_t tile) const { return K * tile / tiles; }
   double a(int64_t m, int64_t k) const { return problem->a[m * problem->ld + k]; }
+  double* share_of(int64_t p, int side) const { return shares + (2 * p + side) * problem->ld; }
   double* rel_of(int64_t m) const { return rel + m * problem->ld; }
   double* absorbed_of(int64_t m) const { return absorbed + m * problem->ld; }
 };
@@ -57,7 +59,8 @@ struct Paired {
 template <class T>
 Paired<T> make_paired(Problem* p, const MotShape& s, Arena& arena);
 
-/// X of the absorbed potentials; the largest and the smallest exponent there is.
+/// X of the absorbed potentials, shared out between a modality's pairs; the largest and the
+/// smallest exponent there is.
 template <class T>
 void build_all(Paired<T>& w, double& high, double& low);
 /// Absorbs the problem's log q and builds X. False if T's range does not do.

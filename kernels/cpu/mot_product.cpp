@@ -97,26 +97,73 @@ Paired<T> make_paired(Problem* p, const MotShape& s, Arena& arena) {
   w.partial = arena.take<T>(3 * w.tiles * w.ld);
   w.rel = arena.take<double>(3 * vectors);
   w.absorbed = arena.take<double>(3 * vectors);
+  w.shares = arena.take<double>(6 * vectors);
   for (double** v : {&w.rows, &w.columns, &w.columns_old}) *v = arena.take<double>(vectors);
   return w;
 }
 
 namespace {
 
+// Row i of pair p's cost, which for p = 2 is that of (0, 2), the transpose of the cyclic (2, 0).
+template <class T>
+const double* cost_of(const Paired<T>& w, int64_t p, int64_t i) {
+  const Problem& z = *w.problem;
+  const int64_t inner = z.M - 3;
+  return z.cost_row(z.pair(inner + (p == 2 ? 0 : p), inner + (p == 0 ? 1 : 2)), i);
+}
+
+// Largest exponent of pair p for every index of its first (0) or second (1) modality.
+template <class T>
+void tops(const Paired<T>& w, int64_t p, int side, double* out) {
+  const Problem& z = *w.problem;
+  const double *rows = w.share_of(p, 0), *columns = w.share_of(p, 1);
+  if (side == 1) std::fill_n(out, z.ld, -INFINITY);
+  for (int64_t i = 0; i < w.K; ++i) {
+    const double* cost = cost_of(w, p, i);
+    vec<double> top = splat<double>(-INFINITY);
+    for (int64_t j = 0; j < z.ld; j += kDoubles) {
+      const vec<double> x = rows[i] + vload(columns + j) - z.heat * vload(cost + j);
+      top = larger(x, top);
+      if (side == 1) vstore(out + j, larger(x, vload(out + j)));
+    }
+    if (side == 0) out[i] = largest(top);
+  }
+}
+
+// Moves shares of the potentials between a modality's two pairs, so that their largest exponents
+// are equal: neither need be large where the plan is not.
+template <class T>
+void balance(Paired<T>& w) {
+  struct Side {
+    int64_t pair;
+    int side;
+  };
+  constexpr Side sides[3][2] = {{{0, 0}, {2, 0}}, {{0, 1}, {1, 0}}, {{1, 1}, {2, 1}}};
+  for (int round = 0; round < 4; ++round)
+    for (const auto& [one, other] : sides) {
+      tops(w, one.pair, one.side, w.columns);
+      tops(w, other.pair, other.side, w.columns_old);
+      double *a = w.share_of(one.pair, one.side), *b = w.share_of(other.pair, other.side);
+      for (int64_t k = 0; k < w.K; ++k) {
+        const double move = 0.5 * (w.columns_old[k] - w.columns[k]);
+        a[k] += move;
+        b[k] -= move;
+      }
+    }
+}
+
 // The largest and the smallest exponent of pair p's matrix, which is filled.
 template <class T>
 void build(const Paired<T>& w, int64_t p, double& high, double& low) {
   const Problem& z = *w.problem;
-  const int64_t K = w.K, m = p == 2 ? 0 : p, n = p == 0 ? 1 : 2;  // as the cost has them
-  const double *gm = w.absorbed_of(m), *gn = w.absorbed_of(n);
-  const double share = 1 / double(z.M - 1);  // of a potential in each of its pairs
-  const int64_t inner = z.M - 3, e = z.pair(inner + m, inner + n);
+  const int64_t K = w.K;
+  const double *rows = w.share_of(p, 0), *columns = w.share_of(p, 1);
   double* line = w.columns;
   for (int64_t i = 0; i < K; ++i) {
-    const double* cost = z.cost_row(e, i);
+    const double* cost = cost_of(w, p, i);
     vec<double> top = splat<double>(-INFINITY), bottom = splat<double>(INFINITY);
     for (int64_t j = 0; j < z.ld; j += kDoubles) {
-      vec<double> x = share * (gm[i] + vload(gn + j)) - z.heat * vload(cost + j);
+      vec<double> x = rows[i] + vload(columns + j) - z.heat * vload(cost + j);
       top = larger(x, top);
       if (j + kDoubles <= K)
         bottom = x < bottom ? x : bottom;
@@ -154,7 +201,18 @@ void build(const Paired<T>& w, int64_t p, double& high, double& low) {
 
 template <class T>
 void build_all(Paired<T>& w, double& high, double& low) {
-  for (int64_t m = 0; m < 3; ++m) build(w, m, high, low);
+  const int64_t ld = w.problem->ld;
+  const double share = 1 / double(w.problem->M - 1);
+  for (int64_t p = 0; p < 3; ++p)
+    for (int64_t k = 0; k < ld; ++k) {
+      w.share_of(p, 0)[k] = share * w.absorbed_of(p == 2 ? 0 : p)[k];
+      w.share_of(p, 1)[k] = share * w.absorbed_of(p == 0 ? 1 : 2)[k];
+    }
+  for (int64_t p = 0; p < 3; ++p) build(w, p, high, low);
+  if (high <= Range<T>::highest) return;
+  balance(w);
+  high = -INFINITY, low = INFINITY;
+  for (int64_t p = 0; p < 3; ++p) build(w, p, high, low);
 }
 
 template <class T>
