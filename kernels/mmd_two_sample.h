@@ -22,16 +22,18 @@ struct MmdTwoSampleShape {
 ///   value [1];  dx [n, d], dy [m, d], dbandwidths [L]: dvalue/dx and so on, or empty: not
 ///   computed. The way back is a scaled_add of each (scaled_add.h).
 ///
-/// Everything is computed in one pass over the unordered pairs of rows, with n m d memory nowhere:
-/// scratch is O((n + m) d). Where bandwidths[l] is half of bandwidths[l - 1], its kernel is the
-/// square of the one before: from the widest to the narrowest, each half of the one before, L
-/// kernels cost one exp. Distances and gradients are sums of differences, so that nothing is lost
-/// where points lie close together or far from the origin; kernels are summed in double.
+/// One pass over the pairs of rows, scratch O((n + m) d). Where bandwidths[l] is half of
+/// bandwidths[l - 1], its kernel is the square of the one before: from the widest to the narrowest,
+/// each half of the one before, L kernels cost one exp. Distances and gradients are sums of
+/// differences, so that nothing is lost where points lie close together or far from the origin;
+/// kernels are summed in double.
 ///
 /// No rows in a sample: 0. A bandwidth that is not > 0 makes the value NaN (they may lie in a
 /// device's memory, and are not looked at before). Throws std::invalid_argument for the unbiased
 /// form of a sample of one row or none.
 void mmd_two_sample_forward(const Cpu&, const MmdTwoSampleShape&, In x, In y, In bandwidths,
+                            In weights, Out value, Out dx, Out dy, Out dbandwidths, Scratch);
+void mmd_two_sample_forward(const Cuda&, const MmdTwoSampleShape&, In x, In y, In bandwidths,
                             In weights, Out value, Out dx, Out dy, Out dbandwidths, Scratch);
 
 /// bandwidth [1] = the median of the squared distances between distinct rows of the two samples
@@ -43,9 +45,13 @@ void mmd_two_sample_forward(const Cpu&, const MmdTwoSampleShape&, In x, In y, In
 /// there are no pairs, 1.
 constexpr int64_t kMmdMedianRows = 1024;
 void mmd_median_bandwidth(const Cpu&, const MmdTwoSampleShape&, In x, In y, Out bandwidth, Scratch);
+void mmd_median_bandwidth(const Cuda&, const MmdTwoSampleShape&, In x, In y, Out bandwidth,
+                          Scratch);
 
 /// Work space of either, in bytes.
 size_t mmd_two_sample_scratch_bytes(const Cpu&, const MmdTwoSampleShape&);
+size_t mmd_two_sample_scratch_bytes(const Cuda&, const MmdTwoSampleShape&);
 size_t mmd_median_scratch_bytes(const Cpu&, const MmdTwoSampleShape&);
+size_t mmd_median_scratch_bytes(const Cuda&, const MmdTwoSampleShape&);
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -25,6 +25,7 @@ constexpr int64_t sample_moments_state_size(const SampleMomentsShape& s) {
 /// no digits; C's products are summed in reals, 128 rows at a time, of rows less their mean. No
 /// rows: zeros.
 void sample_moments_collect(const Cpu&, const SampleMomentsShape&, In x, MomentsState, Scratch);
+void sample_moments_collect(const Cuda&, const SampleMomentsShape&, In x, MomentsState, Scratch);
 
 /// state = that of its rows and of `other`'s together (Pebay 2008, eq. 2.1 and 3.1 with e = the
 /// other's mean - mean, a and b rows, n = a + b):
@@ -33,11 +34,15 @@ void sample_moments_collect(const Cpu&, const SampleMomentsShape&, In x, Moments
 /// sample_moments_collect merges its own chunks in their order by the same rule.
 void sample_moments_merge(const Cpu&, const SampleMomentsShape&, InMomentsState other,
                           MomentsState state);
+void sample_moments_merge(const Cuda&, const SampleMomentsShape&, InMomentsState other,
+                          MomentsState state);
 
 /// mean [d];  variance [d] = M2 / max(n - correction, 1);  covariance [d, d] = C over the same;
 /// skewness [d] = M3 / n / max(M2 / n, variance_floor)^1.5, 0 where that is 0 / 0.
 /// An empty output is not computed; covariance has to be empty if the state has no C.
 void sample_moments_forward(const Cpu&, const SampleMomentsShape&, InMomentsState, Out mean,
+                            Out variance, Out skewness, Out covariance);
+void sample_moments_forward(const Cuda&, const SampleMomentsShape&, InMomentsState, Out mean,
                             Out variance, Out skewness, Out covariance);
 
 /// dx [N, d] += the way back to rows of the state's, all of them or some; gradients as the outputs
@@ -47,8 +52,11 @@ void sample_moments_forward(const Cpu&, const SampleMomentsShape&, InMomentsStat
 /// where v < variance_floor skewness leaves 3 dskewness / (n floor^1.5) (y^2 - v) alone.
 void sample_moments_backward(const Cpu&, const SampleMomentsShape&, In x, InMomentsState, In dmean,
                              In dvariance, In dskewness, In dcovariance, InOut dx, Scratch);
+void sample_moments_backward(const Cuda&, const SampleMomentsShape&, In x, InMomentsState, In dmean,
+                             In dvariance, In dskewness, In dcovariance, InOut dx, Scratch);
 
 /// Work space of collect and backward, in bytes.
 size_t sample_moments_scratch_bytes(const Cpu&, const SampleMomentsShape&);
+size_t sample_moments_scratch_bytes(const Cuda&, const SampleMomentsShape&);
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -93,7 +93,7 @@ TEST_CASE("mmd_two_sample: matches the definition", "[kernels][mmd_two_sample]")
                                                                    {7, 1, 33},
                                                                    {33, 7, 7},
                                                                    {129, 33, 16},
-                                                                   {2, 300, 129},
+                                                                   {2, 140, 129},
                                                                    {150, 140, 3},
                                                                    {5, 6, 0},
                                                                    {0, 4, 3},

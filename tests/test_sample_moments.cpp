@@ -183,7 +183,7 @@ TEST_CASE("sample_moments: the way back leaves mean and scale alone",
     const auto m = sample_moments(tape, tape.leaf({n, d}, x, dx));
     tape.backward(m.skewness, Values(size_t(d), real(n)));
     device.wait();
-    const Values mean(m.mean.value.begin(), m.mean.value.end());
+    const std::vector<real> mean = device.read(m.mean.value);
     for (int64_t j = 0; j < d; ++j) {
       double sum = 0, turn = 0, size = 0;
       for (int64_t i = 0; i < n; ++i) {

@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "kernels/check/both.h"
 #include "kernels/mmd_two_sample.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -50,8 +51,9 @@ inline TwoSampleFactors two_sample_factors(const MmdTwoSampleShape& s) {
 }
 
 /// The kernel of bandwidth b is the square of the one of `before`.
-inline bool is_half(real b, real before) {
-  const real off = before - 2 * b, least = 2 * std::numeric_limits<real>::epsilon() * before;
+inline constexpr real kHalfRounding = 2 * std::numeric_limits<real>::epsilon();
+DECALIGN_BOTH inline bool is_half(real b, real before) {
+  const real off = before - 2 * b, least = kHalfRounding * before;
   return off <= least && off >= -least;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/check/both.h"
 #include "kernels/sample_moments.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -39,12 +40,6 @@ inline void check_sample_moments_backward(const SampleMomentsShape& s, In x, InM
   check_sample_moments_statistics(s, dmean, dvariance, dskewness, dcovariance);
   expect(dx.empty() || dx.size() == x.size(), "sample_moments: dx must have the size of x");
 }
-
-#ifdef __CUDACC__
-#define DECALIGN_BOTH __host__ __device__
-#else
-#define DECALIGN_BOTH
-#endif
 
 /// max(n - correction, 1)
 DECALIGN_BOTH inline double moments_divisor(double n, int64_t correction) {

@@ -47,7 +47,7 @@ void add_products(int64_t rows, int64_t m, int64_t n, const real* a, const real*
 
 }  // namespace
 
-size_t comoments_scratch_bytes(int64_t rows, int64_t d) {
+size_t comoments_scratch_bytes(const Cpu&, int64_t rows, int64_t d) {
   const Parts parts(rows, d);
   return std::max(carve_bytes<double>(parts.count * parts.pairs * kBlock * kBlock),
                   carve_bytes<real>(packed_size(d, d)));

@@ -13,6 +13,6 @@ void pack_pull(int64_t d, const real* g, double scale, Scratch packed);
 /// dx [rows, d] += (x - mean) scale (g + g^T)
 void pull_rows(int64_t rows, int64_t d, const real* x, const double* mean, Scratch packed,
                real* dx);
-size_t comoments_scratch_bytes(int64_t rows, int64_t d);
+size_t comoments_scratch_bytes(const Cpu&, int64_t rows, int64_t d);
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -106,10 +106,11 @@ void pull_row(int64_t columns, const real* x, const double* column, real* dx) {
 
 }  // namespace
 
-size_t sample_moments_scratch_bytes(const Cpu&, const SampleMomentsShape& s) {
+size_t sample_moments_scratch_bytes(const Cpu& be, const SampleMomentsShape& s) {
   const size_t chunks = carve_bytes<double>(piece_count(s.rows, kChunk) * 3 * s.width);
   const size_t pulls = carve_bytes<double>(4 * round_up(s.width, kLanes));
-  return std::max(chunks, pulls) + (s.covariance ? comoments_scratch_bytes(s.rows, s.width) : 0);
+  return std::max(chunks, pulls) +
+         (s.covariance ? comoments_scratch_bytes(be, s.rows, s.width) : 0);
 }
 
 void sample_moments_collect(const Cpu& be, const SampleMomentsShape& s, In x, MomentsState state,
