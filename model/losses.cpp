@@ -65,7 +65,7 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   ot.max_sweeps = c.ot_num_iters;
   ot.tolerance = c.ot_tolerance;
   const Tensor cost =
-      gaussian_cost(tape, mixture.means, mixture.variances, reduction(c.hetero_cost_reduction));
+      gaussian_cost(tape, mixture.means, mixture.covariances, reduction(c.hetero_cost_reduction));
   const Transport transport = sinkhorn(tape, cost, mixture.marginals, ot);
   result.transport = transport.report;
 
