@@ -109,27 +109,26 @@ inline vreal load_strided(const real* p, int64_t stride, int64_t count) {
 namespace transpose_detail {
 
 // Swaps the off-diagonal Step x Step blocks of every 2 Step x 2 Step block.
-template <int Step, int... Lane>
-[[gnu::always_inline]] inline void swap_blocks(vreal (&m)[kLanes],
-                                               std::integer_sequence<int, Lane...>) {
+template <int Step, class V, int N, int... Lane>
+[[gnu::always_inline]] inline void swap_blocks(V (&m)[N], std::integer_sequence<int, Lane...>) {
 #pragma GCC unroll 16
-  for (int i = 0; i < int(kLanes); ++i) {
+  for (int i = 0; i < N; ++i) {
     if (i & Step) continue;
-    const vreal a = m[i], b = m[i + Step];
-    m[i] = __builtin_shufflevector(a, b, (Lane & Step ? int(kLanes) + Lane - Step : Lane)...);
-    m[i + Step] =
-        __builtin_shufflevector(a, b, (Lane & Step ? int(kLanes) + Lane : Lane + Step)...);
+    const V a = m[i], b = m[i + Step];
+    m[i] = __builtin_shufflevector(a, b, (Lane & Step ? N + Lane - Step : Lane)...);
+    m[i + Step] = __builtin_shufflevector(a, b, (Lane & Step ? N + Lane : Lane + Step)...);
   }
 }
 
 }  // namespace transpose_detail
 
-/// m[i][j] becomes m[j][i].
-[[gnu::always_inline]] inline void transpose(vreal (&m)[kLanes]) {
-  using Lanes = std::make_integer_sequence<int, int(kLanes)>;
-  if constexpr (kLanes > 8) transpose_detail::swap_blocks<8>(m, Lanes{});
-  if constexpr (kLanes > 4) transpose_detail::swap_blocks<4>(m, Lanes{});
-  if constexpr (kLanes > 2) transpose_detail::swap_blocks<2>(m, Lanes{});
+/// m[i][j] becomes m[j][i]: N vectors of N lanes.
+template <class V, int N>
+[[gnu::always_inline]] inline void transpose(V (&m)[N]) {
+  using Lanes = std::make_integer_sequence<int, N>;
+  if constexpr (N > 8) transpose_detail::swap_blocks<8>(m, Lanes{});
+  if constexpr (N > 4) transpose_detail::swap_blocks<4>(m, Lanes{});
+  if constexpr (N > 2) transpose_detail::swap_blocks<2>(m, Lanes{});
   transpose_detail::swap_blocks<1>(m, Lanes{});
 }
 
