@@ -37,7 +37,8 @@ struct ProductProblem {
   int64_t plain_size() const { return 4 * width * components; }
   int64_t second_width() const { return std::max(2 * width, components); }
   int64_t buffer_size() const {
-    return round_up(kRows * (2 * width + second_width() + 3 * components) + components * (1 + 2 * width), 16);
+    return round_up(
+        kRows * (2 * width + second_width() + 3 * components) + components * (1 + 2 * width), 16);
   }
   Parameters parameters(int64_t step, int64_t m) const {
     return at(history + (step * modalities + m) * parameters_size());
