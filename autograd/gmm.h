@@ -7,11 +7,12 @@
 namespace decalign::inline DECALIGN_REAL {
 
 struct Mixture {
-  Tensor weights;     ///< [M, K]
-  Tensor means;       ///< [M, K, d]
-  Tensor variances;   ///< [M, K, d]
-  Tensor posteriors;  ///< [M, B, K]
-  Tensor marginals;   ///< [M, K]
+  Tensor weights;         ///< [M, K]
+  Tensor means;           ///< [M, K, d]
+  Tensor covariances;     ///< [M, K, d], full ones [M, K, d, d]
+  Tensor posteriors;      ///< [M, B, K]
+  Tensor marginals;       ///< [M, K]
+  Tensor log_likelihood;  ///< [M]
 };
 
 /// x [M, B, d]. See kernels/gmm.h.

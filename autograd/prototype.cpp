@@ -6,8 +6,12 @@ Tensor prototype_calibration(Tape& tape, const Tensor& x, const Mixture& mix,
                              const PrototypeOptions& options) {
   expect(x.shape.size() == 3 && mix.means.shape.size() == 3,
          "prototype: x must be [M, B, d] and the means [M, K, d]");
+  expect(!options.mahalanobis || mix.covariances.shape.size() == 3,
+         "prototype: mahalanobis needs diagonal covariances");
   const PrototypeShape shape{x.shape[0], x.shape[1], mix.means.shape[1], x.shape[2], options};
-  const Tensor w = mix.posteriors, mu = mix.means, v = mix.variances;
+  const Tensor w = mix.posteriors, mu = mix.means;
+  Tensor v = mix.covariances;
+  if (!options.mahalanobis) v.value = {};
   const Tensor value = tape.make({1}, any_grad(x, w, mu, v));
   tape.run([&](const auto& be) {
     const auto scratch = tape.take<std::byte>(int64_t(prototype_scratch_bytes(be, shape)));

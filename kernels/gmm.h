@@ -1,4 +1,4 @@
-// Diagonal Gaussian mixtures by EM, one per modality, differentiated through every step.
+// Gaussian mixtures by EM, diagonal or full, one per modality, differentiated through every step.
 #pragma once
 
 #include "kernels/backend.h"
@@ -10,6 +10,16 @@ enum class GmmInit {
   linspace,  ///< rows round(linspace(0, B - 1, K)), ties to even (release)
   kmeanspp   ///< k-means++ seeding (Arthur, Vassilvitskii 2007), numbers from Philox
 };
+enum class GmmCovariance { diagonal, full };
+enum class GmmGradient {
+  every_step,  ///< the exact derivative of all that ran
+  last_step    ///< of the last M-step and what follows it, its posteriors taken for constants
+};
+enum class GmmArithmetic {
+  automatic,  ///< diagonal: products where B K > 2^15, else direct
+  direct,     ///< (x - mu)^2 / v in double
+  products    ///< Cpu, diagonal: matrix products of the standardised [x^2, x] in `real`
+};
 
 struct GmmOptions {
   int64_t components = 8;        ///< K >= 1
@@ -19,6 +29,10 @@ struct GmmOptions {
   uint64_t seed = 0;  ///< kmeanspp only
   /// kmeanspp only, backend memory: its seed and step are added to `seed`; null: nothing is.
   const RandomState* random = nullptr;
+  GmmCovariance covariance = GmmCovariance::diagonal;
+  double ridge = 1e-3;  ///< full only, >= 0: share of the mean variance
+  GmmGradient gradient = GmmGradient::every_step;
+  GmmArithmetic arithmetic = GmmArithmetic::automatic;
 };
 
 struct GmmShape {
@@ -26,38 +40,60 @@ struct GmmShape {
   GmmOptions options;
 };
 
-/// EM for p(x) = sum_k pi_k N(x; mu_k, diag v_k) on each modality's rows.
+/// EM for p(x) = sum_k pi_k N(x; mu_k, Sigma_k) on each modality's rows; Sigma_k = diag v_k or
+/// full.
 ///
-///   start   mu_k = row choice[k] of x, v_k = max(biased variance of the batch, floor), pi_k = 1/K.
-///           B < K: choice[k] = k mod B, whatever `init`.
-///   E-step  gamma_nk = softmax_k(log max(pi_k, 1e-8) - (sum_j (x_nj - mu_kj)^2 / v_kj + log v_kj)
-///   / 2) M-step  N_k = max(sum_n gamma_nk, 1e-6), pi_k = N_k / B, mu_k = sum_n gamma_nk x_n / N_k,
-///           v_k = max(sum_n gamma_nk x_n^2 / N_k - mu_k^2, floor)
-///   then one more E-step gives the posteriors; marginals_k = mean_n gamma_nk / max(its sum, 1e-8).
+///   start   mu_k = row choice[k] of x, pi_k = 1/K.  B < K: choice[k] = k mod B, whatever `init`.
+///           diagonal: v_k = max(biased variance of the batch, floor)
+///           full: Sigma_k = biased covariance of the batch + rho I,
+///           rho = ridge * mean over d of the batch's biased variances + floor
+///   E-step  gamma_nk = softmax_k l_nk,
+///           l_nk = log max(pi_k, 1e-8) - ((x_n - mu_k)^T Sigma_k^-1 (x_n - mu_k) + log |Sigma_k|)
+///           / 2
+///   M-step  N_k = max(sum_n gamma_nk, 1e-6), pi_k = N_k / B, mu_k = sum_n gamma_nk x_n / N_k,
+///           diagonal: v_k = max(sum_n gamma_nk x_n^2 / N_k - mu_k^2, floor)
+///           full: Sigma_k = sum_n gamma_nk (x_n - mu_k) (x_n - mu_k)^T / N_k + rho I; a component
+///           whose posteriors sum to less than 1e-6 keeps mu_k and Sigma_k of the step before
+///   then one more E-step gives posteriors, marginals_k = mean_n gamma_nk / max(its sum, 1e-8) and
+///   log_likelihood = mean_n log sum_k exp(l_nk) - d/2 log(2 pi). Large problems leave that E-step
+///   out where none of the three is asked for (empty spans).
 ///
-///   x [M, B, d];  weights [M, K];  means, variances [M, K, d];  posteriors [M, B, K];
-///   marginals [M, K];  choice [M, K]: row of each component's start, kept for the backward pass.
+///   x [M, B, d];  weights [M, K];  means [M, K, d];  covariances [M, K, d], full: [M, K, d, d];
+///   posteriors [M, B, K], marginals [M, K], log_likelihood [M]: each may be empty;
+///   choice [M, K]: row of each component's start, kept for the backward pass.
 ///
-/// EM runs in double in every build: it amplifies rounding errors from step to step. `state` is
-/// work space in which the steps stay for the backward pass.
+/// rho bounds the condition of every Sigma_k, so that B < d, B < K, B = 1, equal rows and zeros are
+/// all finite; it is a part of the definition, not a safeguard.
+///
+/// EM runs in double in every build: it amplifies rounding errors from step to step. The exception
+/// are large diagonal mixtures on the CPU (GmmArithmetic::products): columns are shifted and scaled
+/// to mean 0 and variance 1, and products of `real` are summed in double every few thousand rows;
+/// that costs the digits of mu^2 / v where a component is much narrower than the batch. `state` is
+/// work space in which the steps' parameters stay for the backward pass; posteriors stay there too
+/// only in the direct diagonal path.
 ///
 /// max(a, b) passes the gradient to a where a > b. round(linspace) is computed in float whatever
 /// the build, step = (B - 1) / (K - 1), k < K / 2: k step, else (B - 1) - (K - 1 - k) step, as
-/// PyTorch does; from exact arithmetic it differs in ties only, from K = 15 on. B = 1, B < K, equal
-/// rows and zeros are all finite. Throws std::invalid_argument for B < 1, K < 1 or a span that does
-/// not fit.
-void gmm_forward(const Cpu&, const GmmShape&, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state);
-void gmm_forward(const Cuda&, const GmmShape&, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state);
+/// PyTorch does; from exact arithmetic it differs in ties only, from K = 15 on. Throws
+/// std::invalid_argument for B < 1, K < 1 or a span that does not fit.
+void gmm_forward(const Cpu&, const GmmShape&, In x, Out weights, Out means, Out covariances,
+                 Out posteriors, Out marginals, Out log_likelihood, std::span<int32_t> choice,
+                 Scratch state);
+void gmm_forward(const Cuda&, const GmmShape&, In x, Out weights, Out means, Out covariances,
+                 Out posteriors, Out marginals, Out log_likelihood, std::span<int32_t> choice,
+                 Scratch state);
 
 /// dx += the gradient through every step, the last E-step and the start (the chosen rows and the
-/// batch variance; the choice itself is constant). Each d... has its output's shape or is empty: 0.
-/// `state` as the forward pass left it; it is used up.
+/// batch variance; the choice itself is constant), or with GmmGradient::last_step that through the
+/// last E-step and the last M-step (if there is none, the start). Each d... has its output's shape
+/// or is empty: 0. dcovariances need not be symmetric: (D + D^T) / 2 counts. `state` as the forward
+/// pass left it; it is used up.
 void gmm_backward(const Cpu&, const GmmShape&, In x, std::span<const int32_t> choice, In dweights,
-                  In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx, Scratch state);
+                  In dmeans, In dcovariances, In dposteriors, In dmarginals, In dlog_likelihood,
+                  InOut dx, Scratch state);
 void gmm_backward(const Cuda&, const GmmShape&, In x, std::span<const int32_t> choice, In dweights,
-                  In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx, Scratch state);
+                  In dmeans, In dcovariances, In dposteriors, In dmarginals, In dlog_likelihood,
+                  InOut dx, Scratch state);
 
 /// Size of the state in bytes.
 size_t gmm_state_bytes(const Cpu&, const GmmShape&);

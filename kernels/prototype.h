@@ -22,7 +22,7 @@ struct PrototypeShape {
 /// floor)).
 ///
 ///   x [M, B, d];  posteriors w [M, B, K];  means, variances [M, K, d] (variances are read only
-///   with mahalanobis);  value [1]. One modality or no batch: 0.
+///   with mahalanobis, else they may be empty);  value [1]. One modality or no batch: 0.
 void prototype_forward(const Cpu&, const PrototypeShape&, In x, In posteriors, In means,
                        In variances, Out value, Scratch);
 void prototype_forward(const Cuda&, const PrototypeShape&, In x, In posteriors, In means,

@@ -187,10 +187,8 @@ void check(Config& c, const std::string& where) {
       std::ssize(c.class_weights) != c.num_classes)
     wrong("key \"class_weights\" has " + std::to_string(c.class_weights.size()) + " entries for " +
           std::to_string(c.num_classes) + " classes");
-  if (c.gmm_covariance == "full")
-    wrong(
-        "key \"gmm_covariance\": full covariances are not available yet; set "
-        "gmm_covariance=diagonal");
+  if (c.gmm_covariance == "full" && c.local_proto_mahalanobis)
+    wrong("key \"local_proto_mahalanobis\" divides by variances; set gmm_covariance=diagonal");
   for (std::string& name : c.active_modalities) {
     std::transform(name.begin(), name.end(), name.begin(),
                    [](unsigned char ch) { return char(std::tolower(ch)); });

@@ -86,13 +86,15 @@ void visit_keys(C& c, V&& v) {
   v.section("Heterogeneous alignment");
   v("num_prototypes", c.num_prototypes, kCount, "K", "Gaussian components per modality");
   v("gmm_covariance", c.gmm_covariance, Choices{"diagonal", "full"}, "Sigma",
-    "* covariance of the components; full is not available yet");
+    "* covariance of the components, whose pair costs are Bures-Wasserstein distances");
   v("gmm_init", c.gmm_init, Choices{"linspace", "kmeans++"}, "",
     "start of EM: rows evenly spaced in the batch, or k-means++ seeding");
   v("gmm_em_iters", c.gmm_em_iters, kCountOrZero, "", "EM steps, each differentiated");
-  v("gmm_var_floor", c.gmm_var_floor, kPositive, "", "smallest variance");
+  v("gmm_var_floor", c.gmm_var_floor, kPositive, "",
+    "smallest variance; full covariances: added to the diagonals");
   v("gmm_cov_ridge", c.gmm_cov_ridge, kNonNegative, "",
-    "full covariances: share of the mean variance added to the diagonal");
+    "full covariances: this share of the batch's mean variance, and gmm_var_floor, are added to "
+    "the diagonals in every EM step");
   v("lambda_ot", c.lambda_ot, kNonNegative, "lambda",
     "entropic regularisation of the transport, floored at 1e-6");
   v("ot_num_iters", c.ot_num_iters, kCountOrZero, "", "Sinkhorn sweeps, at most");
@@ -110,7 +112,7 @@ void visit_keys(C& c, V&& v) {
   v("proto_reduction", c.proto_reduction, Choices{"mean", "sum"}, "",
     "* prototype calibration over the ordered modality pairs");
   v("local_proto_mahalanobis", c.local_proto_mahalanobis, kAny, "",
-    "prototype calibration divides by the component's variances");
+    "prototype calibration divides by the component's variances, which must be diagonal");
 
   v.section("Homogeneous alignment");
   v("moment_loss", c.moment_loss, Choices{"mean", "sum"}, "L_sem",

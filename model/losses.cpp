@@ -1,4 +1,5 @@
 // The loss terms: heterogeneous and homogeneous alignment, task, contrastive, and their sum.
+#include "autograd/bures.h"
 #include "autograd/contrastive.h"
 #include "autograd/distribution_encoder.h"
 #include "autograd/gaussian_cost.h"
@@ -55,6 +56,9 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   gmm_options.variance_floor = c.gmm_var_floor;
   gmm_options.init = c.gmm_init == "kmeans++" ? GmmInit::kmeanspp : GmmInit::linspace;
   gmm_options.random = step.random;
+  gmm_options.ridge = c.gmm_cov_ridge;
+  const bool full = c.gmm_covariance == "full";
+  if (full) gmm_options.covariance = GmmCovariance::full;
   const Mixture mixture = gmm(tape, pooled_unique, gmm_options);
 
   SinkhornOptions ot;
@@ -64,13 +68,15 @@ void Network::align(Step& step, const Tensor& pooled_unique, const Tensor& poole
   ot.epsilon = c.lambda_ot;
   ot.max_sweeps = c.ot_num_iters;
   ot.tolerance = c.ot_tolerance;
+  const Reduction over_width = reduction(c.hetero_cost_reduction);
   const Tensor cost =
-      gaussian_cost(tape, mixture.means, mixture.variances, reduction(c.hetero_cost_reduction));
+      full ? bures(tape, mixture.means, mixture.covariances, {.reduction = over_width})
+           : gaussian_cost(tape, mixture.means, mixture.covariances, over_width);
   const Transport transport = sinkhorn(tape, cost, mixture.marginals, ot);
   result.transport = transport.report;
 
   PrototypeOptions prototype;
-  prototype.feature = reduction(c.hetero_cost_reduction);
+  prototype.feature = over_width;
   prototype.pairs = reduction(c.proto_reduction);
   prototype.mahalanobis = c.local_proto_mahalanobis;
   prototype.variance_floor = c.gmm_var_floor;

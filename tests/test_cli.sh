@@ -69,7 +69,7 @@ refused "no object" "list.json: a config is a JSON object" "${good[@]}" --config
 refused "missing config" "none.json" "${good[@]}" --config none.json
 refused "heads" '7 heads do not divide width 40' "${good[@]}" dst_feature_dim_nheads=[40,7]
 refused "kernel" 'good.safetensors: key "conv1d_kernel_size_a" is 5, longer than the 4 steps of audio' "${good[@]}" conv1d_kernel_size_a=5
-refused "paper variant" "full covariances are not available yet" "${good[@]}" variant=paper
+refused "paper variant" "set gmm_covariance=diagonal" "${good[@]}" variant=paper local_proto_mahalanobis=true
 refused "active modality" '"active_modalities" names "vision"' "${good[@]}" active_modalities=text,vision
 refused "no key=value" '"alpha" is neither an option nor key=value' "${good[@]}" alpha
 refused "seeds end at the first word that is no integer" '"3x" is neither an option nor key=value' "${good[@]}" --seeds 1 2 3x

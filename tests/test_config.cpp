@@ -152,9 +152,8 @@ TEST_CASE("config: wrong types and values out of range name key, value and what 
           "key \"num_classes\" must be at least 2 in classification");
   refused(R"({"train_mode": "classification", "num_classes": 3, "class_weights": [1, 2]})",
           "key \"class_weights\" has 2 entries for 3 classes");
-  refused(R"({"gmm_covariance": "full"})",
-          "key \"gmm_covariance\": full covariances are not available yet; set "
-          "gmm_covariance=diagonal");
+  refused(R"({"gmm_covariance": "full", "local_proto_mahalanobis": true})",
+          "key \"local_proto_mahalanobis\" divides by variances; set gmm_covariance=diagonal");
   refused(R"([1, 2])", "a config is a JSON object of keys and values");
 }
 
@@ -170,10 +169,8 @@ TEST_CASE("config: messages stay one printable line whatever the key or value ho
 }
 
 TEST_CASE("config: variant paper sets its keys, an explicit key wins", "[model][config]") {
-  CHECK_THAT(error_of(R"({"variant": "paper"})"),
-             Catch::Contains("full covariances are not available yet") &&
-                 Catch::Contains("gmm_covariance=diagonal"));
-  const Config paper = parsed(R"({"variant": "paper", "gmm_covariance": "diagonal"})");
+  const Config paper = parsed(R"({"variant": "paper"})");
+  CHECK(paper.gmm_covariance == "full");
   CHECK(paper.dec_loss == "cos_sum");
   CHECK(paper.hetero_cost_reduction == "sum");
   CHECK(paper.proto_reduction == "sum");
@@ -187,6 +184,7 @@ TEST_CASE("config: variant paper sets its keys, an explicit key wins", "[model][
   const Config mixed = parsed(
       R"({"sinkhorn": "release", "variant": "paper", "gmm_covariance": "diagonal",
           "temporal_length": 0})");
+  CHECK(mixed.gmm_covariance == "diagonal");
   CHECK(mixed.sinkhorn == "release");
   CHECK(mixed.temporal_length == 0);
   CHECK(mixed.dec_loss == "cos_sum");

@@ -2,6 +2,7 @@
 #include <map>
 
 #include "data/dataset.h"
+#include "model/config_keys.h"
 #include "model/network.h"
 #include "small_config.h"
 #include "support.h"
@@ -201,6 +202,52 @@ TEST_CASE("network: the total is the weighted sum of the terms, without labels t
   CHECK_FALSE(without.losses.contains("total"));
 }
 
+#ifdef DECALIGN_F64
+// Variant paper as it is: full covariances, Bures costs, the converged transport's envelope
+// gradient, sums, lengths. The envelope is exact at convergence, hence the tolerance.
+TEST_CASE("network: gradient of variant paper", "[model][network]") {
+  Config config = small_config();
+  config.variant = "paper";
+  apply_variant(config);
+  config.ot_num_iters = 5000;
+  config.ot_tolerance = 1e-13;
+  Batch batch = random_batch(kThree, 6);
+  for (BatchModality& m : batch.modalities)
+    for (size_t b = 0; b < 6; ++b) m.lengths[b] = int32_t(2 + int64_t(b) % (m.steps - 1));
+  Network network(config, kThree, "config");
+  Parameters& parameters = network.parameters();
+  parameters.initialize(5);
+  const auto total = [&] {
+    Tape tape{Device(Cpu{1}), false};
+    return double(network.forward(tape, batch, nullptr).total.value[0]);
+  };
+  Tape tape{Device(Cpu{1})};
+  tape.backward(network.forward(tape, batch, nullptr).total);
+  double largest = 0;
+  for (const real g : parameters.grads()) largest = std::max(largest, std::abs(double(g)));
+  for (const Parameter& p : parameters.list()) {
+    if (!p.trained) continue;
+    const InOut values = parameters.values(p);
+    for (size_t i = 0; i < values.size(); i += values.size() / 3 + 1) {
+      const real x = values[i];
+      const auto slope = [&](double h) {
+        values[i] = real(double(x) + h);
+        const double above = total();
+        values[i] = real(double(x) - h);
+        const double below = total();
+        values[i] = x;
+        return (above - below) / (2 * h);
+      };
+      const double d1 = slope(4e-4), d2 = slope(2e-4), d3 = slope(1e-4);
+      const double e1 = (4 * d2 - d1) / 3, e2 = (4 * d3 - d2) / 3;
+      const double want = (16 * e2 - e1) / 15, got = double(parameters.grads(p)[i]);
+      INFO(p.name << "[" << i << "]: tape " << got << ", differences " << want);
+      CHECK(std::abs(got - want) <= 1e-8 * largest);
+    }
+  }
+}
+#endif
+
 TEST_CASE("network: a whole step has the same bits for 1 and 2 threads, M = 2 and M = 5",
           "[model][network]") {
   const std::vector<std::vector<ModalitySize>> choices = {
@@ -214,6 +261,7 @@ TEST_CASE("network: a whole step has the same bits for 1 and 2 threads, M = 2 an
       config.nlevels = 2;
       config.mask_source = source;
       config.use_sequence_mask = true;
+      if (config.mask_source == "lengths") config.gmm_covariance = "full";
       Batch batch = random_batch(sizes, 19);
       for (size_t b = 0; b < 19; ++b) batch.modalities[1].lengths[b] = int32_t(1 + b % 7);
       const RandomState random{11, 4};

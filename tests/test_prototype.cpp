@@ -153,7 +153,7 @@ TEST_CASE("prototype: gradient", "[autograd][prototype]") {
                   Mixture mix;
                   mix.posteriors = t[1];
                   mix.means = t[2];
-                  mix.variances = t[3];
+                  mix.covariances = t[3];
                   return prototype_calibration(tape, t[0], mix, o);
                 });
   }

@@ -13,8 +13,9 @@ inline void check_prototype(const PrototypeShape& s, In x, In posteriors, In mea
   expect(std::ssize(posteriors) == s.modalities * s.batch * s.components,
          "prototype: posteriors must be [M, B, K]");
   const int64_t n = s.modalities * s.components * s.width;
-  expect(std::ssize(means) == n && std::ssize(variances) == n,
-         "prototype: means and variances must be [M, K, d]");
+  expect(std::ssize(means) == n, "prototype: means must be [M, K, d]");
+  expect(std::ssize(variances) == n || (variances.empty() && !s.options.mahalanobis),
+         "prototype: variances must be [M, K, d]");
   expect(value.size() == 1, "prototype: value must have one element");
   expect(scratch.size() >= scratch_bytes, "prototype: scratch too small");
 }
@@ -29,7 +30,7 @@ inline void check_prototype_backward(const PrototypeShape& s, In x, In posterior
          "prototype: dposteriors must have the size of posteriors");
   expect(dmeans.empty() || dmeans.size() == means.size(),
          "prototype: dmeans must have the size of means");
-  expect(dvariances.empty() || dvariances.size() == variances.size(),
+  expect(dvariances.empty() || dvariances.size() == means.size(),
          "prototype: dvariances must have the size of variances");
 }
 

@@ -5,33 +5,17 @@
 #include <numbers>
 
 #include "kernels/carve.h"
-#include "kernels/cpu/gmm_steps.h"
-#include "kernels/dropout_mask.h"
+#include "kernels/cpu/gmm_full.h"
+#include "kernels/cpu/gmm_products.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace mixture {
 namespace {
 
-// sum of log v: the mantissas are multiplied, for a logarithm costs as much as many products.
-double log_product(const double* v, int64_t n) {
-  constexpr int64_t kSafe = 512;  // products of numbers in [0.5, 1) that stay normal
-  double sum = 0;
-  for (int64_t begin = 0; begin < n; begin += kSafe) {
-    double mantissa = 1;
-    int64_t exponents = 0;
-    for (int64_t i = begin; i < std::min(n, begin + kSafe); ++i) {
-      int exponent;
-      mantissa *= std::frexp(v[i], &exponent);
-      exponents += exponent;
-    }
-    sum += std::log(mantissa) + double(exponents) * std::numbers::ln2;
-  }
-  return sum;
-}
-
-// gamma of one step from its parameters.
-void expectation(const Problem& q, const Parameters& p, double* gamma) {
+// gamma of one step from its parameters; the sum over the rows of log sum_k exp(logit).
+double expectation(const Problem& q, const Parameters& p, double* gamma) {
   const int64_t K = q.components, d = q.width;
+  double all = 0;
   set_precisions(q, p);
   for (int64_t k = 0; k < K; ++k) {
     q.log_scale[k] =
@@ -53,7 +37,9 @@ void expectation(const Problem& q, const Parameters& p, double* gamma) {
     }
     for (int64_t k = 0; k < K; ++k) sum += row[k] = std::exp(row[k] - top);
     for (int64_t k = 0; k < K; ++k) row[k] /= sum;
+    all += top + std::log(sum);
   }
+  return all;
 }
 
 void maximisation(const Problem& q, const double* gamma, const Parameters& p) {
@@ -95,16 +81,35 @@ void start(const Problem& q, const int32_t* choice, const Parameters& p) {
   }
 }
 
-// Fills history and posteriors from the start at the rows `choice`.
-void run_em(const Problem& q, const int32_t* choice) {
+// Fills history and posteriors from the start at the rows `choice`; the mean log-likelihood.
+double run_em(const Problem& q, const int32_t* choice) {
   start(q, choice, q.parameters(0));
-  for (int64_t step = 0; step <= q.iterations; ++step) {
+  for (int64_t step = 0; step < q.iterations; ++step) {
     expectation(q, q.parameters(step), q.gamma(step));
-    if (step < q.iterations) maximisation(q, q.gamma(step), q.parameters(step + 1));
+    maximisation(q, q.gamma(step), q.parameters(step + 1));
   }
+  return expectation(q, q.parameters(q.iterations), q.gamma(q.iterations)) / double(q.batch) -
+         0.5 * double(q.width) * std::log(2 * std::numbers::pi);
 }
 
 }  // namespace
+
+// The mantissas are multiplied, for a logarithm costs as much as many products.
+double log_product(const double* v, int64_t n) {
+  constexpr int64_t kSafe = 512;  // products of numbers in [0.5, 1) that stay normal
+  double sum = 0;
+  for (int64_t begin = 0; begin < n; begin += kSafe) {
+    double mantissa = 1;
+    int64_t exponents = 0;
+    for (int64_t i = begin; i < std::min(n, begin + kSafe); ++i) {
+      int exponent;
+      mantissa *= std::frexp(v[i], &exponent);
+      exponents += exponent;
+    }
+    sum += std::log(mantissa) + double(exponents) * std::numbers::ln2;
+  }
+  return sum;
+}
 
 Problem problem(const GmmShape& s, int64_t m, Scratch state) {
   const int64_t n = s.batch, K = s.options.components, d = s.width, steps = s.options.iterations;
@@ -152,67 +157,11 @@ double count(const Problem& q, const double* gamma, int64_t k) {
 
 }  // namespace mixture
 
-namespace {
-
 using namespace mixture;
 
-// floor(u n) for a uniform u in [0, 1) that is a function of (seed, modality, component).
-double uniform(uint64_t seed, int64_t m, int64_t k) {
-  const auto word =
-      philox({uint32_t(m), uint32_t(k), 0x6d6d67u, 0}, {uint32_t(seed), uint32_t(seed >> 32)});
-  return (double(word[0]) + double(word[1]) / 4294967296.0) / 4294967296.0;
-}
+namespace {
 
-void choose_linspace(int64_t n, int64_t k, int32_t* choice) {
-  const float last = float(n - 1), step = k > 1 ? last / float(k - 1) : 0.0f;
-  for (int64_t i = 0; i < k; ++i) {
-    const float at = i < k / 2 || k == 1 ? step * float(i) : last - step * float(k - 1 - i);
-    choice[i] = int32_t(std::nearbyint(at));
-  }
-}
-
-void choose_kmeanspp(const Problem& q, uint64_t seed, int64_t m, int32_t* choice) {
-  const int64_t n = q.batch, d = q.width;
-  for (int64_t k = 0; k < q.components; ++k) {
-    double total = 0;
-    if (k > 0)
-      for (int64_t i = 0; i < n; ++i) {
-        const double *a = q.x + i * d, *b = q.x + choice[k - 1] * d;
-        double square = 0;
-        for (int64_t j = 0; j < d; ++j) square += (a[j] - b[j]) * (a[j] - b[j]);
-        q.nearest[i] = k == 1 ? square : std::min(q.nearest[i], square);
-        total += q.nearest[i];
-      }
-    const double u = uniform(seed, m, k);
-    int64_t pick = std::min(int64_t(u * double(n)), n - 1);  // first, or all rows already chosen
-    if (total > 0 && std::isfinite(total)) {
-      double left = u * total;
-      for (int64_t i = 0; i < n; ++i) {
-        if (q.nearest[i] <= 0) continue;
-        pick = i;
-        if ((left -= q.nearest[i]) < 0) break;
-      }
-    }
-    choice[k] = int32_t(pick);
-  }
-}
-
-uint64_t seed_of(const GmmOptions& o) {
-  return o.seed + (o.random ? o.random->seed + o.random->step : 0);
-}
-
-void choose(const Problem& q, const GmmOptions& options, int64_t m, int32_t* choice) {
-  if (q.batch < q.components)
-    for (int64_t k = 0; k < q.components; ++k) choice[k] = int32_t(k % q.batch);
-  else if (options.init == GmmInit::linspace)
-    choose_linspace(q.batch, q.components, choice);
-  else
-    choose_kmeanspp(q, seed_of(options), m, choice);
-}
-
-}  // namespace
-
-size_t gmm_state_bytes(const Cpu&, const GmmShape& s) {
+size_t direct_state_bytes(const GmmShape& s) {
   const int64_t n = s.batch, K = s.options.components, d = s.width, steps = s.options.iterations;
   size_t bytes = 0;
   for (const int64_t elements : {n * d, (steps + 1) * K * (1 + 2 * d), (steps + 1) * n * K, K * d,
@@ -221,29 +170,55 @@ size_t gmm_state_bytes(const Cpu&, const GmmShape& s) {
   return size_t(s.modalities) * bytes;
 }
 
-void gmm_forward(const Cpu& be, const GmmShape& s, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state) {
+void write_posteriors(const Problem& q, int64_t m, Out posteriors, Out marginals) {
+  const int64_t n = q.batch, K = q.components;
+  const double* gamma = q.gamma(q.iterations);
+  if (!posteriors.empty()) std::copy_n(gamma, n * K, posteriors.data() + m * n * K);
+  if (marginals.empty()) return;
+  double total = 0;
+  for (int64_t k = 0; k < K; ++k) total += count(q, gamma, k) / double(n);
+  for (int64_t k = 0; k < K; ++k)
+    marginals[size_t(m * K + k)] =
+        real(count(q, gamma, k) / double(n) / std::max(total, kMassFloor));
+}
+
+void direct_forward(const Cpu& be, const GmmShape& s, In x, Out weights, Out means, Out variances,
+                    Out posteriors, Out marginals, Out log_likelihood, std::span<int32_t> choice,
+                    Scratch state) {
   const int64_t n = s.batch, K = s.options.components, d = s.width;
-  const size_t needed = gmm_state_bytes(be, s);
-  check_gmm_forward(s, x, weights, means, variances, posteriors, marginals, choice, state, needed);
   parallel_for(be, s.modalities, [&](int64_t m) {
-    const Problem q = problem(s, m, state.first(needed));
+    const Problem q = problem(s, m, state);
     for (int64_t i = 0; i < n * d; ++i) q.x[i] = double(x[size_t(m * n * d + i)]);
     int32_t* rows = choice.data() + m * K;
-    choose(q, s.options, m, rows);
-    run_em(q, rows);
+    choose_rows(s, m, x.data() + m * n * d, q.nearest, rows);
+    const double likelihood = run_em(q, rows);
     const Parameters p = q.parameters(q.iterations);
-    const double* gamma = q.gamma(q.iterations);
     std::copy_n(p.weights, K, weights.data() + m * K);
     std::copy_n(p.means, K * d, means.data() + m * K * d);
     std::copy_n(p.variances, K * d, variances.data() + m * K * d);
-    std::copy_n(gamma, n * K, posteriors.data() + m * n * K);
-    double total = 0;
-    for (int64_t k = 0; k < K; ++k) total += count(q, gamma, k) / double(n);
-    for (int64_t k = 0; k < K; ++k)
-      marginals[size_t(m * K + k)] =
-          real(count(q, gamma, k) / double(n) / std::max(total, kMassFloor));
+    write_posteriors(q, m, posteriors, marginals);
+    if (!log_likelihood.empty()) log_likelihood[size_t(m)] = real(likelihood);
   });
+}
+
+}  // namespace
+
+size_t gmm_state_bytes(const Cpu&, const GmmShape& s) {
+  if (s.options.covariance == GmmCovariance::full) return full_state_bytes(s);
+  return by_products(s) ? products_state_bytes(s) : direct_state_bytes(s);
+}
+
+void gmm_forward(const Cpu& be, const GmmShape& s, In x, Out weights, Out means, Out covariances,
+                 Out posteriors, Out marginals, Out log_likelihood, std::span<int32_t> choice,
+                 Scratch state) {
+  const size_t needed = gmm_state_bytes(be, s);
+  check_gmm_forward(s, x, weights, means, covariances, posteriors, marginals, log_likelihood,
+                    choice, state, needed);
+  const auto run = s.options.covariance == GmmCovariance::full ? full_forward
+                   : by_products(s)                            ? products_forward
+                                                               : direct_forward;
+  run(be, s, x, weights, means, covariances, posteriors, marginals, log_likelihood, choice,
+      state.first(needed));
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

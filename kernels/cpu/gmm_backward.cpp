@@ -1,7 +1,8 @@
 // The way back through every EM step and the start.
 #include "kernels/carve.h"
 #include "kernels/check/gmm.h"
-#include "kernels/cpu/gmm_steps.h"
+#include "kernels/cpu/gmm_full.h"
+#include "kernels/cpu/gmm_products.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -9,16 +10,16 @@ namespace {
 using namespace mixture;
 
 // d of the E-step: dgamma [B, K] becomes the logits' gradient; dp = the parameters' gradient (not
-// added), dx accumulates.
+// added), dx accumulates. `direct` is the gradient of every row's log sum_k exp(logit).
 void expectation_backward(const Problem& q, const Parameters& p, const double* gamma,
-                          const Parameters& dp) {
+                          const Parameters& dp, double direct = 0) {
   const int64_t K = q.components, d = q.width;
   set_precisions(q, p);
   for (int64_t n = 0; n < q.batch; ++n) {
     const double* g = gamma + n * K;
     double *row = q.dgamma + n * K, sum = 0;
     for (int64_t k = 0; k < K; ++k) sum += g[k] * row[k];
-    for (int64_t k = 0; k < K; ++k) row[k] = g[k] * (row[k] - sum);
+    for (int64_t k = 0; k < K; ++k) row[k] = g[k] * (row[k] - sum + direct);
   }
   for (int64_t k = 0; k < K; ++k) {
     const double *mu = p.means + k * d, *w = q.precision + k * d;
@@ -87,8 +88,6 @@ void start_backward(const Problem& q, const int32_t* choice, const Parameters& d
   }
 }
 
-double given(In g, int64_t i) { return g.empty() ? 0 : double(g[size_t(i)]); }
-
 // The gradient of the last posteriors, also through marginals = p / max(sum p, floor), p = mean of
 // the posteriors.
 void outputs_backward(const Problem& q, int64_t m, In dposteriors, In dmarginals) {
@@ -109,36 +108,49 @@ void outputs_backward(const Problem& q, int64_t m, In dposteriors, In dmarginals
   }
 }
 
-}  // namespace
-
-void gmm_backward(const Cpu& be, const GmmShape& s, In x, std::span<const int32_t> choice,
-                  In dweights, In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx,
-                  Scratch state) {
-  const int64_t M = s.modalities, n = s.batch, K = s.options.components, d = s.width;
-  const size_t needed = gmm_state_bytes(be, s);
-  check_gmm_backward(s, x, choice, dweights, dmeans, dvariances, dposteriors, dmarginals, dx, state,
-                     needed);
-  if (dx.empty()) return;
-  parallel_for(be, M, [&](int64_t m) {
-    const Problem q = problem(s, m, state.first(needed));
+void direct_backward(const Cpu& be, const GmmShape& s, In, std::span<const int32_t> choice,
+                     In dweights, In dmeans, In dvariances, In dposteriors, In dmarginals,
+                     In dlog_likelihood, InOut dx, Scratch state) {
+  const int64_t n = s.batch, K = s.options.components, d = s.width;
+  parallel_for(be, s.modalities, [&](int64_t m) {
+    const Problem q = problem(s, m, state);
     const int32_t* rows = choice.data() + m * K;
     std::fill_n(q.dx, n * d, 0.0);
     const Parameters dp = q.parameters_at(q.dparameters);
     outputs_backward(q, m, dposteriors, dmarginals);
-    expectation_backward(q, q.parameters(q.iterations), q.gamma(q.iterations), dp);
+    expectation_backward(q, q.parameters(q.iterations), q.gamma(q.iterations), dp,
+                         given(dlog_likelihood, m) / double(n));
     for (int64_t k = 0; k < K; ++k) dp.weights[k] += given(dweights, m * K + k);
     for (int64_t i = 0; i < K * d; ++i) {
       dp.means[i] += given(dmeans, m * K * d + i);
       dp.variances[i] += given(dvariances, m * K * d + i);
     }
+    const bool all = s.options.gradient == GmmGradient::every_step;
     for (int64_t step = q.iterations - 1; step >= 0; --step) {
       maximisation_backward(q, q.parameters(step + 1), dp, q.gamma(step));
+      if (!all) break;
       expectation_backward(q, q.parameters(step), q.gamma(step), dp);
     }
-    start_backward(q, rows, dp);
+    if (all || q.iterations == 0) start_backward(q, rows, dp);
     real* out = dx.data() + m * n * d;
     for (int64_t i = 0; i < n * d; ++i) out[i] = real(double(out[i]) + q.dx[i]);
   });
+}
+
+}  // namespace
+
+void gmm_backward(const Cpu& be, const GmmShape& s, In x, std::span<const int32_t> choice,
+                  In dweights, In dmeans, In dcovariances, In dposteriors, In dmarginals,
+                  In dlog_likelihood, InOut dx, Scratch state) {
+  const size_t needed = gmm_state_bytes(be, s);
+  check_gmm_backward(s, x, choice, dweights, dmeans, dcovariances, dposteriors, dmarginals,
+                     dlog_likelihood, dx, state, needed);
+  if (dx.empty()) return;
+  const auto run = s.options.covariance == GmmCovariance::full ? full_backward
+                   : by_products(s)                            ? products_backward
+                                                               : direct_backward;
+  run(be, s, x, choice, dweights, dmeans, dcovariances, dposteriors, dmarginals, dlog_likelihood,
+      dx, state.first(needed));
 }
 
 }  // namespace decalign::inline DECALIGN_REAL

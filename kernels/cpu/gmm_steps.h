@@ -36,14 +36,21 @@ struct Problem {
   double* gamma(int64_t step) const { return posteriors + step * batch * components; }
 };
 
+/// The rows at which modality m's means start: x [B, d], choice [K], nearest [B] is work space.
+void choose_rows(const GmmShape& s, int64_t m, const real* x, double* nearest, int32_t* choice);
+
 /// Modality m's part of `state`, which has just the size that is needed.
 Problem problem(const GmmShape& s, int64_t m, Scratch state);
 
+/// sum of log v
+double log_product(const double* v, int64_t n);
 /// Mean and biased variance of column j, not floored.
 void column_moments(const Problem& q, int64_t j, double& mean, double& variance);
 /// 1 / variances, left in the state.
 void set_precisions(const Problem& q, const Parameters& p);
 /// sum over n of gamma_nk
 double count(const Problem& q, const double* gamma, int64_t k);
+
+inline double given(In g, int64_t i) { return g.empty() ? 0 : double(g[size_t(i)]); }
 
 }  // namespace decalign::inline DECALIGN_REAL::mixture

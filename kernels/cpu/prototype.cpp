@@ -107,7 +107,7 @@ void prototype_backward(const Cpu& be, const PrototypeShape& s, In x, In posteri
   if (!dmeans.empty() || want_variances)
     parallel_ranges(be, prototypes, grain(s, prototypes), [&](int64_t first, int64_t last) {
       for (int64_t k = first; k < last; ++k) {
-        const real *mu = means.data() + k * d, *v = variances.data() + k * d;
+        const real* mu = means.data() + k * d;
         const double* pk = p + k * d;
         double *dmu = sums + 2 * k * d, *dv = dmu + d;
         std::fill(dmu, dmu + 2 * d, 0.0);
@@ -124,6 +124,7 @@ void prototype_backward(const Cpu& be, const PrototypeShape& s, In x, In posteri
         }
         if (!dmeans.empty()) add(dmu, d, dmeans.data() + k * d);
         if (!want_variances) continue;
+        const real* v = variances.data() + k * d;
         for (int64_t t = 0; t < d; ++t)
           if (double(v[t]) < s.options.variance_floor) dv[t] = 0;
         add(dv, d, dvariances.data() + k * d);

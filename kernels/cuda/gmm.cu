@@ -8,15 +8,22 @@ namespace {
 
 using namespace gmm_steps;
 
+// The last three of `real` are null where they are not asked for.
 struct Outputs {
-  real *weights, *means, *variances, *posteriors, *marginals;
+  real *weights, *means, *variances, *posteriors, *marginals, *likelihood;
   int32_t* choice;
 
   // Those of modality m.
   __device__ Outputs of(const Sizes& s, int64_t m) const {
     const int64_t k = m * s.components;
-    return {weights + k,   means + k * s.width, variances + k * s.width, posteriors + k * s.batch,
-            marginals + k, choice + k};
+    const auto at = [](real* p, int64_t i) { return p ? p + i : nullptr; };
+    return {weights + k,
+            means + k * s.width,
+            variances + k * s.width,
+            at(posteriors, k * s.batch),
+            at(marginals, k),
+            at(likelihood, m),
+            choice + k};
   }
 };
 
@@ -28,10 +35,11 @@ struct Start {
 
 // The work arrays.
 struct Fit {
-  double* x;          // [B, row_stride]
-  double* gamma;      // [B, gamma_stride]
-  double* nearest;    // [2, B]: squared distances to the nearest start row, of k-means++
-  double* mean;       // [K, stride]
+  double* x;        // [B, row_stride]
+  double* gamma;    // [B, gamma_stride]
+  double* nearest;  // [2, B]: squared distances to the nearest start row, of k-means++; in the end
+                    // the rows' log-likelihoods
+  double* mean;     // [K, stride]
   double* precision;  // [K, stride]
   double* part;       // [K, part_stride]; its sum is sum_j log v_j - 2 log pi
   double* count;      // [K]
@@ -220,19 +228,20 @@ __device__ void expectation(const Sizes& s, const Fit& f, const History& h, real
       top = warp_max(top);
       for (int k = lane; k < K; k += 32) sum += logit[k] = exp(logit[k] - top);
       sum = warp_sum(sum);
+      if (step == s.iterations && lane == 0) f.nearest[n + r] = top + log(sum);
       for (int k = lane; k < K; k += 32) {
         const double gamma = logit[k] / sum;
         logit[k] = gamma;
         // scattered: [B, K] with K = 7: a row is 56 bytes
         h.posteriors[(int64_t(step) * s.batch + n + r) * K + k] = gamma;
         // scattered: [B, K] with K = 7: a row is 56 bytes
-        if (step == s.iterations) posteriors[int64_t(n + r) * K + k] = real(gamma);
+        if (step == s.iterations && posteriors) posteriors[int64_t(n + r) * K + k] = real(gamma);
       }
     }
   });
 }
 
-__device__ void marginals(const Sizes& s, const Fit& f, const History& h, real* out) {
+__device__ void marginals(const Sizes& s, const Fit& f, const History& h, const Outputs& out) {
   const int lane = threadIdx.x % 32, K = s.components;
   for (int k = threadIdx.x / 32; k < K; k += kWarps) {
     double sum = 0;
@@ -240,12 +249,19 @@ __device__ void marginals(const Sizes& s, const Fit& f, const History& h, real* 
     sum = warp_sum(sum);
     if (lane == 0) f.count[k] = h.counts[int64_t(s.iterations) * K + k] = sum;
   }
+  if (threadIdx.x / 32 == kWarps - 1 && out.likelihood) {
+    double sum = 0;
+    for (int n = lane; n < s.batch; n += 32) sum += f.nearest[n];
+    sum = warp_sum(sum);
+    constexpr double kLogTwoPi = 1.8378770664093454836;
+    if (lane == 0) *out.likelihood = real(sum / double(s.batch) - 0.5 * s.width * kLogTwoPi);
+  }
   __syncthreads();
-  for (int k = threadIdx.x; k < K; k += kThreads) {
+  for (int k = threadIdx.x; k < K && out.marginals; k += kThreads) {
     double total = 0;
     for (int i = 0; i < K; ++i) total += f.count[i] / double(s.batch);
     // scattered: K = 7 numbers, once
-    out[k] = real(f.count[k] / double(s.batch) / max(total, kMassFloor));
+    out.marginals[k] = real(f.count[k] / double(s.batch) / max(total, kMassFloor));
   }
 }
 
@@ -269,7 +285,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     expectation(s, f, h, out.posteriors, step);
     __syncthreads();
   }
-  marginals(s, f, h, out.marginals);
+  marginals(s, f, h, out);
 }
 
 }  // namespace
@@ -278,10 +294,11 @@ size_t gmm_state_bytes(const Cuda&, const GmmShape& shape) {
   return size_t(shape.modalities) * size_t(sizes(shape).share) * sizeof(double);
 }
 
-void gmm_forward(const Cuda& be, const GmmShape& shape, In x, Out weights, Out means, Out variances,
-                 Out posteriors, Out marginals, std::span<int32_t> choice, Scratch state) {
-  check_gmm_forward(shape, x, weights, means, variances, posteriors, marginals, choice, state,
-                    gmm_state_bytes(be, shape));
+void gmm_forward(const Cuda& be, const GmmShape& shape, In x, Out weights, Out means,
+                 Out covariances, Out posteriors, Out marginals, Out log_likelihood,
+                 std::span<int32_t> choice, Scratch state) {
+  check_gmm_forward(shape, x, weights, means, covariances, posteriors, marginals, log_likelihood,
+                    choice, state, gmm_state_bytes(be, shape));
   const Sizes s = sizes(shape);
   const Work work = forward_work(s);
   const auto kernel = place(work) == Place::all          ? fit_kernel<Place::all>
@@ -291,8 +308,8 @@ void gmm_forward(const Cuda& be, const GmmShape& shape, In x, Out weights, Out m
   note_flops(kDouble * 11 * double(shape.options.iterations + 1) * gmm_terms(shape));
   launch(be, kernel, unsigned(shape.modalities), kThreads, shared_bytes(work), s,
          Start{shape.options.init, shape.options.seed, shape.options.random}, x.data(),
-         Outputs{weights.data(), means.data(), variances.data(), posteriors.data(),
-                 marginals.data(), choice.data()},
+         Outputs{weights.data(), means.data(), covariances.data(), pointer(posteriors),
+                 pointer(marginals), pointer(log_likelihood), choice.data()},
          reinterpret_cast<double*>(state.data()));
 }
 

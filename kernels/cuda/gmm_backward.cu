@@ -8,13 +8,17 @@ using namespace gmm_steps;
 
 // The outputs' gradients, of one modality; null where there is none.
 struct Given {
-  const real *weights, *means, *variances, *posteriors, *marginals;
+  const real *weights, *means, *variances, *posteriors, *marginals, *likelihood;
 
   __device__ Given of(const Sizes& s, int64_t m) const {
     const int64_t k = m * s.components;
     const auto at = [](const real* p, int64_t i) { return p ? p + i : nullptr; };
-    return {at(weights, k), at(means, k * s.width), at(variances, k * s.width),
-            at(posteriors, k * s.batch), at(marginals, k)};
+    return {at(weights, k),
+            at(means, k * s.width),
+            at(variances, k * s.width),
+            at(posteriors, k * s.batch),
+            at(marginals, k),
+            at(likelihood, m)};
   }
 };
 
@@ -145,6 +149,7 @@ template <bool kLast>
 __device__ void rows_backward(const Sizes& s, const Gradients& q, const History& h,
                               const Given& out, const Mass& mass, int step) {
   const int lane = threadIdx.x % 32, K = s.components;
+  const double direct = kLast ? given(out.likelihood, 0) / double(s.batch) : 0;
   for_rows(s, [&](int n) {
     const bool both = n + 1 < s.batch;
     if constexpr (!kLast) maximisation_rows(s, q, n, both);
@@ -163,7 +168,7 @@ __device__ void rows_backward(const Sizes& s, const Gradients& q, const History&
       sum = warp_sum(sum);
       for (int k = lane; k < K; k += 32) {
         // scattered: [B, K] with K = 7: a row is 56 bytes
-        row[k] = gamma[k] * (row[k] - sum);
+        row[k] = kLast || !s.last_step ? gamma[k] * (row[k] - sum + direct) : 0;
         // scattered: [B, K] with K = 7: a row is 56 bytes
         if constexpr (!kLast) q.share[r * K + k] = gamma[k] * q.inverse[k];
       }
@@ -235,13 +240,13 @@ __device__ void columns_backward(const Sizes& s, const Gradients& q, const Histo
 
 // The start: the chosen rows, and the batch variance where the floor leaves it.
 __device__ void start_backward(const Sizes& s, const Gradients& q, const History& h,
-                               const int32_t* choice, real* dx) {
+                               const int32_t* choice, bool start, real* dx) {
   for_rows(s, [&](int begin) {
     for (int n = begin; n < min(begin + kRows, s.batch); ++n)
       for (int j = threadIdx.x % 32; j < s.width; j += 32) {
         const bool moves = h.variances[j] > s.floor;
         double sum = q.dx[n * s.row_stride + j], dv = 0;
-        for (int k = 0; k < s.components; ++k) {
+        for (int k = 0; k < s.components && start; ++k) {
           if (choice[k] == n) sum += q.dmean[k * s.stride + j];
           if (moves) dv += q.dvariance[k * s.stride + j];
         }
@@ -276,19 +281,20 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     rows_backward<false>(s, q, h, out, mass, step);
     __syncthreads();
+    if (s.last_step) break;
     columns_backward<false>(s, q, h, out, step);
   }
   __syncthreads();
-  start_backward(s, q, h, choice + m * s.components, dx + begin);
+  start_backward(s, q, h, choice + m * s.components, !s.last_step || s.iterations == 0, dx + begin);
 }
 
 }  // namespace
 
 void gmm_backward(const Cuda& be, const GmmShape& shape, In x, std::span<const int32_t> choice,
-                  In dweights, In dmeans, In dvariances, In dposteriors, In dmarginals, InOut dx,
-                  Scratch state) {
-  check_gmm_backward(shape, x, choice, dweights, dmeans, dvariances, dposteriors, dmarginals, dx,
-                     state, gmm_state_bytes(be, shape));
+                  In dweights, In dmeans, In dcovariances, In dposteriors, In dmarginals,
+                  In dlog_likelihood, InOut dx, Scratch state) {
+  check_gmm_backward(shape, x, choice, dweights, dmeans, dcovariances, dposteriors, dmarginals,
+                     dlog_likelihood, dx, state, gmm_state_bytes(be, shape));
   if (dx.empty()) return;
   const Sizes s = sizes(shape);
   const Work work = backward_work(s);
@@ -299,8 +305,8 @@ void gmm_backward(const Cuda& be, const GmmShape& shape, In x, std::span<const i
   note_flops(kDouble * 21 * double(shape.options.iterations + 1) * gmm_terms(shape));
   launch(be, kernel, unsigned(shape.modalities), kThreads, shared_bytes(work), s, x.data(),
          choice.data(),
-         Given{pointer(dweights), pointer(dmeans), pointer(dvariances), pointer(dposteriors),
-               pointer(dmarginals)},
+         Given{pointer(dweights), pointer(dmeans), pointer(dcovariances), pointer(dposteriors),
+               pointer(dmarginals), pointer(dlog_likelihood)},
          dx.data(), reinterpret_cast<double*>(state.data()));
 }
 

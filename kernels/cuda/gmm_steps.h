@@ -27,6 +27,7 @@ struct Sizes {
   int stride;       // of [K, d]
   int part_stride;  // of [K, chunks]
   int gamma_stride;
+  bool last_step;  // the gradient stops at the last M-step
   double floor;
   int64_t share;  // doubles of the state per modality
 };
@@ -120,6 +121,7 @@ inline Sizes sizes(const GmmShape& shape) {
   s.components = int(shape.options.components);
   s.width = int(shape.width);
   s.iterations = int(shape.options.iterations);
+  s.last_step = shape.options.gradient == GmmGradient::last_step;
   s.floor = shape.options.variance_floor;
   s.lanes = 32;
   while (s.lanes > 1 && s.lanes * s.components > 32) s.lanes /= 2;
