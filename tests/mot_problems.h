@@ -66,7 +66,7 @@ struct MotReference {
 // MotProblem i of the batch by brute force over the joint index, in logarithms.
 inline MotReference brute_force(const MotProblem& p, int64_t at, int64_t sweeps) {
   const int64_t M = p.s.modalities, K = p.s.components;
-  const double eps = p.s.options.epsilon;
+  double eps = std::ldexp(p.s.options.epsilon, int(p.s.options.halvings));
   const std::vector<MotEdge> edges = edges_of(p.s);
   const real* cost = p.cost.data() + at * p.s.pairs() * K * K;
   const real* a = p.marginals.data() + at * M * K;
@@ -94,7 +94,12 @@ inline MotReference brute_force(const MotProblem& p, int64_t at, int64_t sweeps)
     for (int64_t m = 0; m < M; ++m) order.push_back(m);
   else
     depth_first(edges, 0, -1, order);
-  for (int64_t sweep = 0; sweep < sweeps; ++sweep)
+  for (int64_t sweep = 0; sweep < sweeps; ++sweep) {
+    if (sweep > 0 && sweep % 3 == 0 &&
+        sweep <= 3 * p.s.options.halvings) {  // f = epsilon phi stays
+      eps /= 2;
+      for (double& phi : r.phi) phi *= 2;
+    }
     for (const int64_t m : order) {
       std::vector<double> top(size_t(K), -INFINITY), sum(size_t(K), 0.0);
       for (int64_t n = 0; n < N; ++n)
@@ -105,6 +110,7 @@ inline MotReference brute_force(const MotProblem& p, int64_t at, int64_t sweeps)
         r.phi[size_t(m * K + k)] =
             std::log(double(a[m * K + k])) - top[size_t(k)] - std::log(sum[size_t(k)]);
     }
+  }
   std::vector<double> reached(size_t(M * K), 0.0);
   r.pairs.assign(edges.size() * size_t(K * K), 0);
   for (int64_t n = 0; n < N; ++n) {

@@ -90,6 +90,20 @@ TEST_CASE("mot: stops at the tolerance, with halvings and Newton steps", "[kerne
   }
 }
 
+TEST_CASE("mot: epsilon is halved with the potentials kept", "[kernels][mot]") {
+  for (const MotSize& size : {MotSize{CostGraph::complete, 3, 6},
+                              MotSize{CostGraph::complete, 4, 4}, MotSize{CostGraph::tree, 5, 3}}) {
+    MotProblem p(size.graph, 1, size.M, size.K, 1);
+    p.s.options.halvings = 2;
+    p.s.options.max_sweeps = 9;
+    const MotReference want = brute_force(p, 0, 9);
+    const MotResult got = run_mot(Cpu{1}, p);
+    require_close(got.value, {want.dual}, 1024);
+    require_close(got.pairs, want.pairs, 1024);
+    require_close(got.report, {want.mass, want.error, 9, 0}, 1024);
+  }
+}
+
 TEST_CASE("mot: Newton steps where sweeps would take tens of thousands", "[kernels][mot]") {
   MotProblem p(CostGraph::complete, 1, 3, 24, 1);
   p.s.options.epsilon = 1e-3;
