@@ -274,6 +274,15 @@ TEST_CASE("bures: deficient ranks have the right cost and bounded gradients", "[
   // A common zero direction: like the rest alone, and equal ones cost nothing.
   require_close(solve(plane, means, {4, 0, 0, 0, 1, 0, 0, 0}).cost, {1}, 4);
   require_close(solve(plane, means, {1, 1, 1, 1, 1, 1, 1, 1}).cost, {0}, 4);
+  // Of rank one but for rounding, which leaves pivots of either sign.
+  const Values x = uniform(20, -1, 1, 8);
+  Values outer;
+  for (int copy = 0; copy < 2; ++copy)
+    for (const real a : x)
+      for (const real b : x) outer.push_back(a * b);
+  const Result same = solve({2, 1, 20, 20, {}}, Values(40), outer);
+  require_close(same.cost, {0}, 4);
+  for (const real e : same.dspread) REQUIRE(std::isfinite(e));
   for (const int64_t r : {1, 2, 5, 9}) {
     const BuresShape s{2, 2, 5, r, {Spread::factor, Pairing::all, Reduction::sum, 0}};
     const Values zero(size_t(4 * 5));

@@ -125,7 +125,7 @@ TEST_CASE("sqrtm: the gradient solves its Lyapunov equation, is added, and can b
     }
     Bits bits;
     for (const Device& device : devices())
-      device.run([&, d = d](const auto& be) {
+      device.run([&](const auto& be) {
         if constexpr (requires { sqrtm_scratch_bytes(be, s); }) {
           Values r(static_cast<size_t>(n)), i(static_cast<size_t>(n));
           Shared<double> kept(static_cast<size_t>(s.kept_size()));
