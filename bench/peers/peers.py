@@ -282,19 +282,17 @@ def torch_gmm(inputs, options, device):
 
 
 def sklearn_gmm(inputs, options, device):
-    import warnings
     from sklearn.mixture import GaussianMixture
-    warnings.filterwarnings("ignore")
-    x, k = inputs["x"].astype(np.float32), options["components"]
+    from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
+    x, k = inputs["x"], options["components"]
     full = bool(options.get("full"))
     means, spread, ridge = gmm_start(x.astype(np.float64), options)
-    precisions = np.linalg.inv(spread) if full else 1 / spread
-    mixture = GaussianMixture(k, covariance_type="full" if full else "diag", max_iter=1, weights_init=np.full(k, 1 / k), means_init=means,
-                              precisions_init=precisions, reg_covar=ridge, tol=0, init_params="random")
-    mixture.fit(x)                                                 # sets up; the step alone is timed
+    kind = "full" if full else "diag"
+    mixture = GaussianMixture(k, covariance_type=kind, reg_covar=ridge)
+    factors = _compute_precision_cholesky(spread, kind)
 
     def run():
-        mixture._initialize_parameters(x, np.random.RandomState(0)) if False else mixture._initialize(x, np.full((len(x), k), 1 / k, x.dtype))
+        mixture.weights_, mixture.means_, mixture.covariances_, mixture.precisions_cholesky_ = np.full(k, 1 / k), means, spread, factors
         _, log_gamma = mixture._e_step(x)
         mixture._m_step(x, log_gamma)
         return mixture.weights_, mixture.means_, mixture.covariances_
