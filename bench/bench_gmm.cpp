@@ -84,8 +84,9 @@ void gmm(benchmark::State& state, const Case& c, bool backward) {
   const Values x = clusters(c);
   Values dx(x.size());
   Fit f(be, s);
-  f.forward(be, s, x, small);
+  f.forward(be, s, x, true);
   if (!right(f, s, x)) return state.SkipWithError("wrong result");
+  const double likelihood = double(f.likelihood[0]);
   const Values dmeans = uniform(std::ssize(f.means), 5);
   Best best;
   for (auto _ : state)
@@ -99,9 +100,52 @@ void gmm(benchmark::State& state, const Case& c, bool backward) {
   const double pairs = double(c.modalities * c.rows * c.components) * double(c.width);
   const double steps = double(c.iterations) + (small ? 1 : 0);
   const double flop = pairs * steps * (c.full ? 2 * double(c.width) : 8);
+  state.counters["log_likelihood"] = likelihood;
   best.report(state, flop * (backward ? 2.5 : 1), be.threads);
+}
+
+// Products in `real` against the direct arithmetic in double, for clusters of unit width at growing
+// distances: the largest errors of means (in widths), variances (relative) and posteriors.
+void accuracy(benchmark::State& state) {
+  const Case c{"", 1, 20000, 8, 16, 2, false};
+  GmmShape s{1, c.rows, c.width, {}};
+  s.options.components = c.components;
+  s.options.iterations = c.iterations;
+  const Values centres = uniform(c.components * c.width, 3);
+  Values x = uniform(c.rows * c.width, 4);
+  for (int64_t i = 0; i < std::ssize(x); ++i)
+    x[size_t(i)] +=
+        real(double(state.range(0)) *
+             double(centres[size_t(i / c.width % c.components * c.width + i % c.width)]));
+  const Cpu be{2};
+  s.options.arithmetic = GmmArithmetic::direct;
+  Fit want(be, s);
+  want.forward(be, s, x, true);
+  s.options.arithmetic = GmmArithmetic::products;
+  Fit got(be, s);
+  for (auto _ : state) got.forward(be, s, x, true);
+  double mean = 0, variance = 0, posterior = 0;
+  for (size_t i = 0; i < want.means.size(); ++i) {
+    const double v = double(want.covariances[i]);
+    mean = std::max(mean, std::abs(double(got.means[i]) - double(want.means[i])) / std::sqrt(v));
+    variance = std::max(variance, std::abs(double(got.covariances[i]) / v - 1));
+  }
+  for (size_t i = 0; i < want.posteriors.size(); ++i)
+    posterior =
+        std::max(posterior, std::abs(double(got.posteriors[i]) - double(want.posteriors[i])));
+  state.counters["mean"] = mean;
+  state.counters["variance"] = variance;
+  state.counters["posterior"] = posterior;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) { run_both_ways(argc, argv, kCases, gmm); }
+int main(int argc, char** argv) {
+  benchmark::RegisterBenchmark("accuracy of products, distance", accuracy)
+      ->Arg(1)
+      ->Arg(10)
+      ->Arg(100)
+      ->Arg(1000)
+      ->Iterations(1);
+  run_both_ways(argc, argv, kCases, gmm);
+}

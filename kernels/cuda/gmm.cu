@@ -1,7 +1,7 @@
 #include "kernels/carve.h"
 #include "kernels/check/gmm.h"
-#include "kernels/cuda/dropout_keep.h"
-#include "kernels/cuda/gmm_steps.h"
+#include "kernels/cuda/gmm_full.h"
+#include "kernels/cuda/gmm_start.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -27,12 +27,6 @@ struct Outputs {
   }
 };
 
-struct Start {
-  GmmInit init;
-  uint64_t seed;
-  const RandomState* random;
-};
-
 // The work arrays.
 struct Fit {
   double* x;        // [B, row_stride]
@@ -53,88 +47,6 @@ struct Fit {
         part(take(a.parameters, int64_t(s.components) * s.part_stride)),
         count(a.parameters) {}
 };
-
-// As the host does it, in float.
-__device__ int32_t linspace_row(int n, int k, int i) {
-  const float last = float(n - 1), step = k > 1 ? last / float(k - 1) : 0.0f;
-  return __float2int_rn(i < k / 2 || k == 1 ? step * float(i) : last - step * float(k - 1 - i));
-}
-
-__device__ double uniform(uint64_t seed, uint32_t m, uint32_t k) {
-  const uint4 word = device_philox({m, k, 0x6d6d67u, 0}, seed);
-  return (double(word.x) + double(word.y) / 4294967296.0) / 4294967296.0;
-}
-
-// The row at which the sum of `weight` passes u times its total; `otherwise` if they are all 0.
-// Every warp finds it for itself: a lane sums a run of rows, an odd number, for the banks.
-__device__ int weighted_row(const double* weight, int n, double u, int otherwise) {
-  const int lane = threadIdx.x % 32, run = (n + 31) / 32 | 1;
-  const int begin = min(lane * run, n), end = min(begin + run, n);
-  double mine = 0;
-  for (int i = begin; i < end; ++i) mine += weight[i];
-  double sum = mine;
-#pragma unroll
-  for (int offset = 1; offset < 32; offset *= 2) {
-    const double below = __shfl_up_sync(0xffffffffu, sum, unsigned(offset));
-    if (lane >= offset) sum += below;
-  }
-  const double total = __shfl_sync(0xffffffffu, sum, 31), target = u * total;
-  const double before = __shfl_up_sync(0xffffffffu, sum, 1);
-  if (!(total > 0 && isfinite(total))) return otherwise;
-  const unsigned some = __ballot_sync(0xffffffffu, mine > 0);
-  const unsigned beyond = __ballot_sync(0xffffffffu, mine > 0 && sum > target);
-  const int chosen = beyond ? __ffs(int(beyond)) - 1 : 31 - __clz(int(some));
-  int pick = otherwise;
-  if (lane == chosen) {
-    double left = target - (lane > 0 ? before : 0);
-    for (int i = begin; i < end; ++i) {
-      if (weight[i] <= 0) continue;
-      pick = i;
-      if ((left -= weight[i]) < 0) break;
-    }
-  }
-  return __shfl_sync(0xffffffffu, pick, chosen);
-}
-
-// One barrier per component: the distances alternate between two arrays.
-__device__ void choose_kmeanspp(const Sizes& s, const Fit& f, uint64_t seed, uint32_t m,
-                                int32_t* choice) {
-  const int n = s.batch, lane = threadIdx.x % 32;
-  int pick = 0;
-  for (int k = 0; k < s.components; ++k) {
-    const double u = uniform(seed, m, uint32_t(k));
-    const int any = int(min(int64_t(u * double(n)), int64_t(n - 1)));
-    if (k == 0) {
-      pick = any;
-    } else {
-      const double* const to = f.x + pick * s.row_stride;
-      double* const nearest = f.nearest + k % 2 * n;
-      const double* const before = f.nearest + (k + 1) % 2 * n;
-      for (int i = threadIdx.x / 32; i < n; i += kWarps) {
-        const double* const row = f.x + i * s.row_stride;
-        double square = 0;
-        for (int j = lane; j < s.width; j += 32) square += (row[j] - to[j]) * (row[j] - to[j]);
-        square = warp_sum(square);
-        if (lane == 0) nearest[i] = k == 1 ? square : min(before[i], square);
-      }
-      __syncthreads();
-      pick = weighted_row(nearest, n, u, any);
-    }
-    if (threadIdx.x == 0) choice[k] = pick;
-  }
-}
-
-__device__ void choose(const Sizes& s, const Fit& f, const Start& start, uint32_t m,
-                       int32_t* choice) {
-  const bool few = s.batch < s.components;
-  if (!few && start.init == GmmInit::kmeanspp) {
-    const uint64_t drawn = start.random ? start.random->seed + start.random->step : 0;
-    return choose_kmeanspp(s, f, start.seed + drawn, m, choice);
-  }
-  for (int k = threadIdx.x; k < s.components; k += kThreads)
-    // scattered: K = 7 numbers, once a step
-    choice[k] = few ? k % s.batch : linspace_row(s.batch, s.components, k);
-}
 
 // Parameters of `step` from the posteriors of the step before; kStart: from equal ones, the means
 // from the chosen rows.
@@ -276,7 +188,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Outputs out = all.of(s, m);
   load_rows(s, x + m * s.batch * s.width, f.x);
   __syncthreads();
-  choose(s, f, start, uint32_t(m), out.choice);
+  choose({s.batch, s.components, s.width, s.row_stride, f.x, f.nearest}, start, uint32_t(m),
+         out.choice);
   __syncthreads();
   maximisation<true>(s, f, h, out, 0);
   for (int step = 0; step <= s.iterations; ++step) {
@@ -291,6 +204,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 size_t gmm_state_bytes(const Cuda&, const GmmShape& shape) {
+  if (shape.options.covariance == GmmCovariance::full)
+    return size_t(shape.modalities) * size_t(gmm_full::sizes(shape).share) * sizeof(double);
   return size_t(shape.modalities) * size_t(sizes(shape).share) * sizeof(double);
 }
 
@@ -299,6 +214,9 @@ void gmm_forward(const Cuda& be, const GmmShape& shape, In x, Out weights, Out m
                  std::span<int32_t> choice, Scratch state) {
   check_gmm_forward(shape, x, weights, means, covariances, posteriors, marginals, log_likelihood,
                     choice, state, gmm_state_bytes(be, shape));
+  if (shape.options.covariance == GmmCovariance::full)
+    return gmm_full_forward(be, shape, x, weights, means, covariances, posteriors, marginals,
+                            log_likelihood, choice, state);
   const Sizes s = sizes(shape);
   const Work work = forward_work(s);
   const auto kernel = place(work) == Place::all          ? fit_kernel<Place::all>

@@ -1,5 +1,5 @@
 #include "kernels/check/gmm.h"
-#include "kernels/cuda/gmm_steps.h"
+#include "kernels/cuda/gmm_full.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -296,6 +296,9 @@ void gmm_backward(const Cuda& be, const GmmShape& shape, In x, std::span<const i
   check_gmm_backward(shape, x, choice, dweights, dmeans, dcovariances, dposteriors, dmarginals,
                      dlog_likelihood, dx, state, gmm_state_bytes(be, shape));
   if (dx.empty()) return;
+  if (shape.options.covariance == GmmCovariance::full)
+    return gmm_full_backward(be, shape, choice, dweights, dmeans, dcovariances, dposteriors,
+                             dmarginals, dlog_likelihood, dx, state);
   const Sizes s = sizes(shape);
   const Work work = backward_work(s);
   const auto kernel = place(work) == Place::all          ? backward_kernel<Place::all>
