@@ -63,7 +63,8 @@ struct BuresShape {
 /// Throws std::invalid_argument for sizes out of range, a ridge that is negative, not finite or
 /// given with factors, or a span that does not fit.
 void bures_forward(const Cpu&, const BuresShape&, In means, In spread, Out cost, Out kept, Scratch);
-void bures_forward(const Cuda&, const BuresShape&, In means, In spread, Out cost, Out kept, Scratch);
+void bures_forward(const Cuda&, const BuresShape&, In means, In spread, Out cost, Out kept,
+                   Scratch);
 
 /// dmeans, dspread accumulate. With T the optimal map, dcost / dS1 = I - T, symmetric; dcost / dL1
 /// = 2 (L1 - L2 Q^T); dcost / dv1 = 1 - sqrt(v2 / v1). A direction in which S1 has variance 0 (a
