@@ -6,7 +6,7 @@
 using namespace decalign;
 using namespace decalign::test;
 
-// The accuracy table of docs/kernels/sinkhorn.md: build/tests_f32 "[accuracy]", tests_f64 likewise.
+// The accuracy table of docs/kernels/mot.md: build/tests_f32 "[accuracy]", tests_f64 likewise.
 TEST_CASE("mot: accuracy table", "[.][accuracy]") {
   std::printf("  K  epsilon  value      phi        pairs      unrolled gradient\n");
   for (const int64_t K : {7, 64})
