@@ -153,7 +153,8 @@ Result run(const Device& device, const GmmShape& s, In x) {
     Workspace state(gmm_state_bytes(be, s));
     gmm_forward(be, s, x, w.span(), mu.span(), v.span(), post.span(), nu.span(), ll.span(), choice,
                 state.span());
-    gmm_backward(be, s, x, choice, uniform(M * K, -1, 1, 3), uniform(M * K * d, -1, 1, 4), {},
+    gmm_backward(be, s, x, choice, uniform(M * K, -1, 1, 3), uniform(M * K * d, -1, 1, 4),
+                 s.options.covariance == GmmCovariance::full ? uniform(C, -1, 1, 8) : Values(),
                  uniform(M * B * K, -1, 1, 5), uniform(M * K, -1, 1, 6), uniform(M, -1, 1, 7),
                  dx.span(), state.span());
   });
@@ -260,6 +261,31 @@ TEST_CASE("gmm: every backend gives the host's start rows, values and gradients"
         same(got.posteriors, want.posteriors);
         same(got.marginals, want.marginals);
         same(got.dx, want.dx);
+      }
+    }
+}
+
+TEST_CASE("gmm: every backend gives the host's full covariances and gradients", "[kernels][gmm]") {
+  for (const GmmGradient gradient : {GmmGradient::every_step, GmmGradient::last_step})
+    for (const auto& [B, d, K, iterations] : std::vector<std::array<int64_t, 4>>{
+             {32, 40, 7, 2}, {33, 17, 5, 3}, {1, 5, 2, 2}, {9, 3, 2, 0}, {65, 33, 3, 1}}) {
+      GmmShape s{2, B, d, {}};
+      s.options.components = K;
+      s.options.iterations = iterations;
+      s.options.covariance = GmmCovariance::full;
+      s.options.gradient = gradient;
+      const Values x = uniform(2 * B * d, -1, 1, unsigned(B + 1));
+      const Result want = run(Device(Cpu{1}), s, x);
+      double largest = 0;
+      for (const real e : want.dx) largest = std::max(largest, std::abs(double(e)));
+      for (const Device& device : devices()) {
+        const Result got = run(device, s, x);
+        const double ulps = sizeof(real) == 4 ? 8 : 1e8;  // 1e8: the condition, in every step
+        require_close(got.covariances, Doubles(want.covariances.begin(), want.covariances.end()),
+                      ulps);
+        require_close(got.posteriors, Doubles(want.posteriors.begin(), want.posteriors.end()),
+                      ulps);
+        require_close(got.dx, Doubles(want.dx.begin(), want.dx.end()), ulps, largest);
       }
     }
 }

@@ -225,8 +225,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     full_backward_kernel(const __grid_constant__ Sizes s, const int32_t* choice,
                          const __grid_constant__ Given all, real* dx, double* state) {
   const int64_t m = blockIdx.x;
-  State q;
-  q.carve(s, state + m * s.share);
+  SHARED(State, shared, [1]);  // two dozen pointers would take the registers of the sums
+  if (threadIdx.x == 0) shared[0].carve(s, state + m * s.share);
+  __syncthreads();
+  const State& q = shared[0];
   const Given g = all.of(s, m);
   each(s.components, [&](int64_t k) { q.drho[k] = 0; });
   outputs_backward(s, q, g);
