@@ -1,5 +1,6 @@
 #include "autograd/device.h"
 
+#include <cstdint>
 #include <cstring>
 #include <new>
 #include <stdexcept>
@@ -39,6 +40,17 @@ struct Release {
   void operator()(const Cpu&) const { free_huge(memory, bytes); }
 #ifdef DECALIGN_CUDA
   void operator()(const Cuda&) const { (void)cudaFree(memory); }
+#endif
+};
+
+struct FreeMemory {
+  size_t operator()(const Cpu&) const { return SIZE_MAX; }
+#ifdef DECALIGN_CUDA
+  size_t operator()(const Cuda&) const {
+    size_t free = 0, total = 0;
+    CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    return free;
+  }
 #endif
 };
 
@@ -85,6 +97,7 @@ struct Wait {
 
 std::byte* Device::allocate(size_t bytes) const { return run(Allocate{bytes}); }
 void Device::release(std::byte* memory, size_t bytes) const { run(Release{memory, bytes}); }
+size_t Device::free_memory() const { return run(FreeMemory{}); }
 void Device::upload(const void* source, void* target, size_t bytes) const {
   run(Copy{source, target, bytes, Way::upload});
 }

@@ -43,6 +43,8 @@ class Device {
   /// is recorded.
   std::byte* allocate(size_t bytes) const;
   void release(std::byte* memory, size_t bytes) const;
+  /// Bytes that allocate() may still give; of the host, whatever the system has: SIZE_MAX.
+  size_t free_memory() const;
 
   /// Host to device, in the stream's order; `source` may be reused at once. Throws std::logic_error
   /// while a step is recorded, which would read `source` again at every replay.

@@ -1,6 +1,7 @@
 #include "model/recorded_steps.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/contrastive.h"
 #include "kernels/gather.h"
@@ -33,7 +34,8 @@ size_t staged_bytes([[maybe_unused]] const Device& device) {
 
 }  // namespace
 
-RecordedSteps::RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape, const Split& split)
+RecordedSteps::RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape, const Split& split,
+                             std::optional<size_t> budget)
     : network_(network),
       optimizer_(optimizer),
       tape_(tape),
@@ -45,8 +47,22 @@ RecordedSteps::RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape,
       state_(tape.device(), 1),
       log_(tape.device(), split.labels.size() * kStepLosses),
       losses_(tape.device(), kAhead, kStepLosses) {
+  const Device& device = tape.device();
+  const int64_t batch = std::min(network.config().batch_size, split.count());
+  size_t bytes = 0, sample = 0;
   for (const Sequences& s : split.modalities) {
-    values_.emplace_back(tape.device(), std::span<const float>(s.values));
+    bytes += s.values.size() * sizeof(float);
+    if (!s.values.empty()) sample += size_t(s.steps * s.width);
+  }
+  if (bytes > budget.value_or(device.free_memory() / 2)) {
+    uploads_.emplace(device, size_t(batch) * sample);
+    std::vector<int64_t> places(static_cast<size_t>(batch));
+    std::iota(places.begin(), places.end(), int64_t(0));
+    places_ = Buffer<int64_t>(device, std::span<const int64_t>(places));
+  }
+  for (const Sequences& s : split.modalities) {
+    values_.emplace_back(uploads_ ? Buffer<float>()
+                                  : Buffer<float>(device, std::span<const float>(s.values)));
     sizes_.emplace_back(s.steps, s.width);
   }
 }
@@ -66,29 +82,52 @@ void RecordedSteps::step(const Kind& kind) {
   batch.count = kind.count;
   batch.modalities.resize(values_.size());
   if (varies_) gather_tokens(split_, samples, batch);
-  std::vector<GatherPart> parts;
+  std::vector<GatherPart> features, labelled;
+  size_t sent = 0;
   for (size_t m = 0; m < values_.size(); ++m) {
     const auto [steps, width] = sizes_[m];
     BatchModality& input = batch.modalities[m];
     input.steps = steps, input.width = width;
-    if (values_[m].size() == 0) continue;
+    if (split_.modalities[m].values.empty()) continue;
     const auto x = tape_.take<real>(kind.count * steps * width);
     input.device_x = x;
-    parts.push_back({values_[m].span(), steps * width, x, {}});
+    features.push_back({uploads_ ? uploads_->there().subspan(sent, x.size()) : values_[m].span(),
+                        steps * width,
+                        x,
+                        {}});
+    sent += x.size();
   }
   const auto labels = tape_.take<real>(kind.count);
   const auto classes = tape_.take<int32_t>(kind.count);
   batch.device_labels = labels, batch.device_classes = classes;
-  parts.push_back({labels_.span(), 1, labels, {}});
-  parts.push_back({classes_.span(), 1, {}, classes});
+  labelled.push_back({labels_.span(), 1, labels, {}});
+  labelled.push_back({classes_.span(), 1, {}, classes});
   StepState* const state = state_.data();
-  tape_.run([&](const auto& be) { gather(be, parts, order_.span(), &state->first, kind.count); });
+  tape_.run([&](const auto& be) {
+    if (uploads_)
+      gather(be, features, places_.span(), places_.data(), kind.count);
+    else
+      labelled.insert(labelled.end(), features.begin(), features.end());
+    gather(be, labelled, order_.span(), &state->first, kind.count);
+  });
   const Result result = network_.forward(tape_, batch, &state->random);
   transported_ = !result.transport.empty();
   tape_.backward(result.total, real(1) / real(kind.parts));
   if (kind.last) optimizer_.queue_step();
   const auto terms = step_terms(result);
   tape_.run([&](const auto& be) { step_record(be, terms, kind.count, state, log_.span()); });
+}
+
+// The next step's features.
+void RecordedSteps::send(int64_t count) {
+  const std::span<float> host = uploads_->host();
+  auto next = host.begin();
+  for (const Sequences& s : split_.modalities) {
+    if (s.values.empty()) continue;
+    for (const int64_t n : std::span(samples_).subspan(next_, size_t(count)))
+      next = std::copy_n(s.sample(n).begin(), s.steps * s.width, next);
+  }
+  uploads_->send(size_t(next - host.begin()));
 }
 
 // As it is: it may allocate, and it shows how much memory its lists take.
@@ -123,6 +162,7 @@ void RecordedSteps::queue(int64_t count, int64_t part, int64_t parts) {
   const auto [entry, is_new] = recordings_.try_emplace(kind);
   Recording& recording = entry->second;
   tape_.reset();
+  if (uploads_) send(count);
   const bool moved = !varies_ && recording.generation != tape_.generation();
   if (!is_new && !moved && record(kind, recording))
     recording.graph->replay();

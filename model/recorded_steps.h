@@ -1,11 +1,12 @@
-// Training steps on a device other than the host: the data set lies there, and a whole step is one
-// launch of a recorded graph.
+// Training steps on a device other than the host: the data set lies there where it fits, and a
+// whole step is one launch of a recorded graph.
 #pragma once
 
 #include <map>
 #include <optional>
 
 #include "autograd/graph.h"
+#include "autograd/uploads.h"
 #include "data/dataset.h"
 #include "kernels/step_record.h"
 #include "model/optimizer.h"
@@ -19,8 +20,13 @@ namespace decalign::inline DECALIGN_REAL {
 /// it takes the old one's place in the executable graph.
 class RecordedSteps {
  public:
-  /// All of these must outlive it; the tape and the optimiser work on the same device.
-  RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape, const Split& split);
+  /// All of these must outlive it; the tape and the optimiser work on the same device. `budget`:
+  /// bytes of its memory that the features may take, by default half of what is free. Where they
+  /// need more they stay on the host, and a batch's are sent while the step before it runs.
+  RecordedSteps(Network& network, Optimizer& optimizer, Tape& tape, const Split& split,
+                std::optional<size_t> budget = {});
+  /// Whether the features are on the device.
+  bool resident() const { return !uploads_; }
 
   /// The next steps take the samples in this order. `random` is the first one's; each further step
   /// counts on.
@@ -53,6 +59,7 @@ class RecordedSteps {
     size_t list_bytes = 0;
   };
   void step(const Kind& kind);
+  void send(int64_t count);
   void run(const Kind& kind, Recording& recording);
   bool record(const Kind& kind, Recording& recording);
 
@@ -65,6 +72,8 @@ class RecordedSteps {
   size_t next_ = 0;                                 // sample of the next step
   std::vector<Buffer<float>> values_;               // of the split's modalities
   std::vector<std::pair<int64_t, int64_t>> sizes_;  // steps and width
+  std::optional<Uploads> uploads_;                  // of features, else they are in values_
+  Buffer<int64_t> places_;                          // 0 .. of a batch sent that way
   Buffer<float> labels_, classes_;
   Buffer<int64_t> order_;
   Buffer<StepState> state_;

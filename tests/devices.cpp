@@ -1,30 +1,35 @@
 #include "tests/devices.h"
 
+#include <cstdio>
 #include <cstdlib>
-#include <stdexcept>
 
 #include "autograd/cuda_device.h"
 
 namespace decalign::inline DECALIGN_REAL::test {
 namespace {
 
-#ifdef DECALIGN_CUDA
+bool is_set(const char* name) {
+  const char* value = std::getenv(name);
+  return value && *value == '1';
+}
+
+// Ends the program, in one line, where a GPU is required and missing.
 bool has_cuda() {
   static const bool found = [] {
-    const bool ok = why_no_cuda().empty();
-    const char* required = std::getenv("DECALIGN_REQUIRE_CUDA");
-    if (!ok && required && *required == '1')
-      throw std::runtime_error("DECALIGN_REQUIRE_CUDA is set and there is no GPU");
-    return ok;
+    const std::string missing = why_no_cuda();
+    if (!missing.empty() && is_set("DECALIGN_REQUIRE_CUDA")) {
+      std::fprintf(stderr, "DECALIGN_REQUIRE_CUDA is set: %s\n", missing.c_str());
+      std::exit(1);
+    }
+    return missing.empty();
   }();
   return found;
 }
-#endif
 
 std::vector<Device> find_devices() {
   std::vector<Device> found;
 #ifndef DECALIGN_SIM
-  found = {Device(Cpu{1}), Device(Cpu{2})};
+  if (!has_cuda() || !is_set("DECALIGN_CUDA_ONLY")) found = {Device(Cpu{1}), Device(Cpu{2})};
 #endif
 #ifdef DECALIGN_CUDA
   if (has_cuda()) {

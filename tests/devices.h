@@ -10,7 +10,8 @@ namespace decalign::inline DECALIGN_REAL::test {
 
 /// Every device that this program has: the CPU with one and two threads, and a GPU, twice, where
 /// there is one; in the simulated build the simulated device alone, twice. DECALIGN_REQUIRE_CUDA=1
-/// makes a missing GPU an error.
+/// makes a missing GPU the end of the program, DECALIGN_CUDA_ONLY=1 leaves the CPU out where there
+/// is one.
 const std::vector<Device>& devices();
 
 /// Waits for everything that was queued on any of them.

@@ -154,7 +154,12 @@ TEST_CASE("device step: in tf32 and bf16 it is near that in fp32", "[model][devi
       const Pass pass = run_step(config, kThree, batch, Device(be));
       for (size_t i = 0; i < full.losses.size(); ++i) {
         INFO("loss " << i << ", bf16 " << (precision == Precision::bf16));
+<<<<<<< HEAD
         CHECK(std::abs(pass.losses[i] - full.losses[i]) <= 16 * unit * (1 + std::abs(full.losses[i])));
+=======
+        CHECK(std::abs(pass.losses[i] - full.losses[i]) <=
+              4 * unit * (1 + std::abs(full.losses[i])));
+>>>>>>> sig-cuda5
       }
       CHECK(error_of(pass.gradients, full.gradients) <= 64 * unit);
       CHECK((pass.gradients != full.gradients) == (sizeof(real) == 4));
@@ -210,7 +215,8 @@ void tokenize(Split& split) {
 
 // Three epochs of batches of 4, 4 and 2, as they are and recorded.
 void compare_recorded(const Config& config, const Split& split,
-                      const std::optional<BertConfig>& encoder = {}) {
+                      const std::optional<BertConfig>& encoder = {},
+                      std::optional<size_t> budget = {}) {
   const std::vector<int64_t> order{3, 1, 4, 0, 5, 9, 2, 6, 8, 7};
   for (const Device& device : devices()) {
     if (device.on_host()) continue;
@@ -245,7 +251,8 @@ void compare_recorded(const Config& config, const Split& split,
     Network network(config, sizes, "config", encoder);
     Optimizer optimizer(start(network), options, 0.003);
     Tape tape(device);
-    RecordedSteps steps(network, optimizer, tape, split);
+    RecordedSteps steps(network, optimizer, tape, split, budget);
+    CHECK(steps.resident() == !budget);
     std::vector<double> recorded;
     for (uint64_t epoch = 0; epoch < 3; ++epoch) {
       steps.begin(order, {7, 3 * epoch});
@@ -291,6 +298,16 @@ TEST_CASE("device step: recorded steps with a text encoder are the eager steps t
       config.checkpoint_activations = recompute;
       compare_recorded(config, split, small_encoder());
     }
+}
+
+TEST_CASE("device step: recorded steps on features that stay on the host", "[model][device]") {
+  Split split = split_of(kThree, 10);
+  const size_t bytes = 10 * (12 * 9 + 14 * 5 + 10 * 8) * sizeof(float);
+  compare_recorded(config_of(kThree), split, {}, bytes - 1);
+  Config config = config_of(kThree);
+  config.mask_source = "lengths";
+  shorten(split);
+  compare_recorded(config, split, {}, 0);
 }
 
 #ifdef DECALIGN_SIM

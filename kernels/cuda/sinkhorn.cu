@@ -73,25 +73,26 @@ struct Forward : Solver<kM> {
   }
 
   // Log of contraction m for log u (-inf where u is 0), about the maximum: f(k, log). Where all is
-  // -inf, 0. G is work space. A warp for each k.
+  // -inf, 0. G is work space.
   template <class F>
   __device__ void log_contraction(int m, F&& f) const {
     const double lowest = -kInfinity, scale = -1 / z.epsilon;
-    const int lane = thread() % 32, length = Base::power(Base::M() - 1);
-    for (int k = thread() / 32; k < z.K; k += threads() / 32) {
+    const int length = Base::power(Base::M() - 1);
+    Base::for_slices(m, [&](const typename Base::Slice& s) {
       double top = lowest, sum = 0;
-      for (int e = lane; e < length; e += 32) {
-        const int i = Base::slice_element(m, k, e);
+      for (int e = s.lane; e < length && s.inside; e += s.lanes) {
+        const int i = Base::slice_element(m, s.k, e);
         const double value = Base::joint(i, scale, log_u, m);
         G[i] = value;
         top = max(top, value);
       }
-      top = warp_max(top);
+      top = s.largest(top);
       if (top > lowest)
-        for (int e = lane; e < length; e += 32) sum += exp(G[Base::slice_element(m, k, e)] - top);
-      sum = warp_sum(sum);
-      if (lane == 0) f(k, top > lowest ? top + log(sum) : 0);
-    }
+        for (int e = s.lane; e < length; e += s.lanes)
+          sum += exp(G[Base::slice_element(m, s.k, e)] - top);
+      sum = s.sum(sum);
+      if (s.lane == 0 && s.inside) f(s.k, top > lowest ? top + log(sum) : 0);
+    });
   }
 
   // One sweep by log-sum-exp, then a kernel that absorbed its result.

@@ -176,17 +176,18 @@ struct Backward : Adjoint<kM> {
     if (gradients.dcost) {
       const double scale = gradients.envelope ? 1 : -1 / z.epsilon;
       // Rows of lanes of their own for every digit of modality j: two in a half-warp, mostly, whose
-      // reads are in different banks.
+      // reads are in different banks. No warp has two pairs at once.
       int width = 1;
       while (width < K) width *= 2;
+      const int lanes = (K * width + 31) / 32 * 32;
       int at = thread();
       for (int i = 0, pair = 0; i < M; ++i)
         for (int j = i + 1; j < M; ++j, ++pair)
-          for (; at < (pair + 1) * K * width; at += threads()) {
-            const int a = at % width, b = at / width - pair * K;
-            if (a >= K) continue;
+          for (; at < (pair + 1) * lanes; at += threads()) {
+            const int a = at % width, b = (at - pair * lanes) / width;
+            const double sum = pair_sum(i, j, min(a, K - 1), min(b, K - 1));
             // scattered: a few numbers, once; their neighbours in memory are in other rows of lanes
-            gradients.dcost[(pair * K + a) * K + b] += real(scale * pair_sum(i, j, a, b));
+            if (a < K && b < K) gradients.dcost[(pair * K + a) * K + b] += real(scale * sum);
           }
     }
     if (gradients.dmarginals)
@@ -199,7 +200,8 @@ struct Backward : Adjoint<kM> {
     const int run = Base::power(i), middle = Base::power(j - i - 1);
     const int high = Base::power(Base::M() - 1 - j), step = Base::power(j);
     // Where all lanes would begin at multiples of a power of two, each begins elsewhere.
-    const int first_l = middle > 1 ? b : 0, first_e = run % 2 == 0 ? a : 0;
+    const int first_l = middle > 1 ? b : 0;
+    const int first_e = run % 2 == 0 ? (a + b * min(run / z.K, z.K)) % run : 0;
     double sum = 0;
     for (int h = 0; h < high; ++h)
       for (int n = 0, l = first_l; n < middle; ++n, l = l + 1 < middle ? l + 1 : 0) {

@@ -38,6 +38,7 @@ struct Problem {
   // Of modality m: K^m; where level m of a chain starts; log2 of the lanes that share a row of K^m
   // elements, or -1: all warps.
   int power[kLevels + 1], level[kLevels + 1], row_shift[kLevels + 1];
+  int slice_shift[kLevels + 1];  // log2 of the digits of modality m that a warp takes side by side
   Divider by_components, by_power[kLevels + 1];
 };
 
@@ -206,16 +207,44 @@ struct Solver {
     return (high * z.K + k) * power(m) + e - high * power(m);
   }
 
-  /// For every k, f(k, sum) of x over the elements with digit k of modality m; a warp each.
+  /// The lanes of a warp that share a digit of a modality. All lanes take part in what follows.
+  struct Slice {
+    int k, lane, lanes;  // the digit; which of its lanes this is
+    bool inside;         // k < K
+
+    template <class Combine>
+    __device__ double over(double value, Combine combine) const {
+      for (int offset = 16; offset >= 32 / lanes; offset /= 2)
+        value = combine(value, __shfl_xor_sync(0xffffffffu, value, offset));
+      return value;
+    }
+    __device__ double sum(double value) const {
+      return over(value, [](double a, double b) { return a + b; });
+    }
+    __device__ double largest(double value) const {
+      return over(value, [](double a, double b) { return max(a, b); });
+    }
+  };
+  /// f(slice) for every digit of modality m.
+  template <class F>
+  __device__ void for_slices(int m, F&& f) const {
+    const int shift = z.slice_shift[table(m)], lane = thread() % 32;
+    for (int first = thread() / 32 << shift; first < z.K; first += threads() / 32 << shift) {
+      const int k = first + (lane & ((1 << shift) - 1));
+      f(Slice{k, lane >> shift, 32 >> shift, k < z.K});
+    }
+  }
+
+  /// For every k, f(k, sum) of x over the elements with digit k of modality m.
   template <class F>
   __device__ void slice_sums(const double* x, int m, F&& f) const {
-    const int lane = thread() % 32, length = power(M() - 1);
-    for (int k = thread() / 32; k < z.K; k += threads() / 32) {
+    const int length = power(M() - 1);
+    for_slices(m, [&](const Slice& s) {
       double sum = 0;
-      for (int e = lane; e < length; e += 32) sum += x[slice_element(m, k, e)];
-      sum = warp_sum(sum);
-      if (lane == 0) f(k, sum);
-    }
+      for (int e = s.lane; e < length && s.inside; e += s.lanes) sum += x[slice_element(m, s.k, e)];
+      sum = s.sum(sum);
+      if (s.lane == 0 && s.inside) f(s.k, sum);
+    });
   }
 
   /// Log u where u > 0, else 0.
@@ -259,6 +288,12 @@ inline int block_threads(const SinkhornShape& s) {
   return int(std::clamp<int64_t>((wanted + 31) / 32 * 32, 32, max_threads(in_shared(s))));
 }
 
+/// Digits side by side: as few as keep it to two of their elements in a bank.
+inline int slice_shift(int64_t K, int m) {
+  if (m == 0) return K % 16 == 0 ? 3 : K % 8 == 0 ? 2 : K % 4 == 0 ? 1 : 0;
+  return m == 1 && K <= 10 ? 1 : 0;
+}
+
 inline Problem make_problem(const SinkhornShape& s, In cost, In marginals, Scratch scratch) {
   Problem z{};
   z.M = int(s.modalities), z.K = int(s.components), z.N = int(check_sinkhorn_sizes(s));
@@ -274,6 +309,7 @@ inline Problem make_problem(const SinkhornShape& s, In cost, In marginals, Scrat
     z.power[m] = int(power);
     z.level[m] = int(level);
     z.by_power[m] = divider(power);
+    z.slice_shift[m] = slice_shift(z.K, m);
     while ((2 << z.row_shift[m]) * z.K <= block_threads(s) && z.row_shift[m] < 5 &&
            (1 << z.row_shift[m]) < power)
       ++z.row_shift[m];

@@ -112,7 +112,7 @@ Access access_of(const Thread& t, uint32_t pc, bool atomic) {
                                       bool shared) {
   // Of an earlier interval of the block it is ordered before this access, of an earlier operation
   // it is forgotten, and of another block it counts on.
-  const bool matters = !shared && a.interval > all_ordered_until;
+  const bool matters = !shared && a.interval > all_ordered_until && !of_ordered_operation(a);
   const bool many_blocks =
       matters && (a.many_blocks ||
                   (a.interval < machine.block.first_interval && !ordered_before_thread(a, t)));

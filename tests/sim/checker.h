@@ -46,6 +46,8 @@ void check_operation(const void* begin, size_t bytes, Kind kind, const std::stri
 bool ordered_before_thread(const Access& access, const Thread& thread);
 /// Whether it comes before the running copy.
 bool ordered_before_operation(const Access& access);
+/// Whether it is that of an earlier operation, which comes before the running one.
+bool of_ordered_operation(const Access& access);
 uint32_t running_interval();
 /// "thread 3 of block 2 at file.cu:12", with the kernel's name if it is another.
 std::string describe_access(const Access& access);

@@ -220,6 +220,29 @@ void early_download(bool fault) {
   CUDA_CHECK(cudaDeviceSynchronize());
 }
 
+__global__ void read_all_kernel(const float* x, float* y) {
+  y[blockIdx.x * kThreads + threadIdx.x] = x[threadIdx.x] + x[kThreads + threadIdx.x];
+}
+
+template <bool kFault>
+__global__ void change_own_kernel(float* x) {
+  const unsigned block = kFault ? 0 : blockIdx.x;
+  x[blockIdx.x * kThreads + threadIdx.x] = x[block * kThreads + threadIdx.x] + 1;
+}
+
+// What every block has read the blocks then change, each its own, while another stream is busy.
+void changed_beside_a_stream(bool fault) {
+  const Array<float> x(2 * kThreads, 1), y(2 * kThreads), z(kThreads);
+  const Stream compute, other;
+  CUDA_CHECK(cudaMemsetAsync(z.get(), 0, kThreads * sizeof(float), other.get()));
+  for (int round = 0; round < 2; ++round) {
+    launch(compute, read_all_kernel, 2, kThreads, 0, x.get(), y.get());
+    launch(compute, fault ? change_own_kernel<true> : change_own_kernel<false>, 2, kThreads, 0,
+           x.get());
+  }
+  CUDA_CHECK(cudaDeviceSynchronize());
+}
+
 template <class... P>
 void run(void (*faulty)(P...), void (*right)(P...), bool fault, int blocks) {
   const Array<std::remove_pointer_t<P>...> y(2 * kThreads, 0);
@@ -291,6 +314,7 @@ std::vector<Fault> order_faults() {
        missing_event},
       {"an upload over what is being read", "which no event or wait orders before this",
        overwritten_batch},
+      {"a race between blocks beside another stream", "data race: ", changed_beside_a_stream},
       {"a download on another stream", "which no event or wait orders before this", early_download},
   };
 }

@@ -165,6 +165,10 @@ bool ordered_before_thread(const Access& a, const Thread& t) {
                      [&](const Release& r) { return releases_access(r, a) && acquired(r, t); });
 }
 
+bool of_ordered_operation(const Access& a) {
+  return a.interval < launch_first && operation_ordered(a.interval);
+}
+
 bool ordered_before_operation(const Access& a) { return operation_ordered(a.interval); }
 
 void device_fence() {
