@@ -32,7 +32,13 @@ struct LaneAccess {
 struct WarpAccess {
   uint32_t pc = 0;
   size_t count = 0;
-  std::array<const LaneAccess*, kLanes> lane;
+  std::array<const LaneAccess*, kLanes> lane;  // of those that take part
+  std::array<uint8_t, kLanes> number;          // theirs in the warp
+
+  void add(const LaneAccess& a, size_t lane_number) {
+    lane[count] = &a;
+    number[count++] = uint8_t(lane_number);
+  }
 };
 
 struct LineCount {
@@ -153,8 +159,10 @@ void count_shared(const WarpAccess& access) {
   const size_t together = bytes <= 4 ? 32 : bytes <= 8 ? 16 : 8;
   ++cost.shared_accesses;
   ++line.accesses;
-  for (size_t begin = 0; begin < access.count; begin += together) {
-    const size_t w = ways(access, begin, std::min(begin + together, access.count));
+  for (size_t begin = 0, end = 0; begin < access.count; begin = end) {
+    while (end < access.count && access.number[end] / together == access.number[begin] / together)
+      ++end;
+    const size_t w = ways(access, begin, end);
     cost.shared_passes += w;
     ++cost.ideal_passes;
     line.used += w, ++line.ideal;
@@ -181,7 +189,7 @@ void count_diverged(size_t first, size_t last) {
       const auto [found, is_new] = index.try_emplace(key, accesses.size());
       if (is_new) accesses.emplace_back().pc = a.pc;
       WarpAccess& access = accesses[found->second];
-      access.lane[access.count++] = &a;
+      access.add(a, t - first);
     }
   }
   for (const WarpAccess& access : accesses) count(access);
@@ -204,7 +212,7 @@ void count_warp(size_t warp) {
     for (size_t i = 0; i < logs[first].size(); ++i) {
       access.pc = logs[first][i].pc;
       access.count = 0;
-      for (size_t t = first; t < last; ++t) access.lane[access.count++] = &logs[t][i];
+      for (size_t t = first; t < last; ++t) access.add(logs[t][i], t - first);
       count(access);
     }
   }
