@@ -14,7 +14,7 @@ printf '%s\0' "${files[@]}" | xargs -0 -n 8 -P "$jobs" bash -c '
 
 # -Wno-unknown-warning-option: g++'s names in pragmas. The definitions are CMakeLists.txt's.
 export flags="-fsyntax-only -std=c++20 -Wall -Wextra -Wpedantic -Werror -I. -isystem /usr/include/eigen3 -fopenmp \
--DDECALIGN_VERSION=\"style\" -DDECALIGN_CONFIG_DIR=\".\" -DDECALIGN_CONFIGS=\".\" -DDECALIGN_GOLDEN=\".\" -DDECALIGN_TEST_SEEDS=\".\""
+-DDECALIGN_VERSION=\"style\" -DDECALIGN_CONFIG_DIR=\".\" -DDECALIGN_CONFIGS=\".\" -DDECALIGN_GOLDEN=\".\" -DDECALIGN_TEST_SEEDS=\".\" -DDECALIGN_RUNS="
 jobs_of() {
   local file
   for file in "${files[@]}"; do
