@@ -15,18 +15,13 @@ Tensor bures(Tape& tape, const Tensor& means, const Tensor& spread, const BuresO
       wanted);
   const auto kept = tape.take<real>(spread.requires_grad() ? shape.kept_size() : 0);
   tape.run([&](const auto& be) {
-    if constexpr (requires { bures_scratch_bytes(be, shape); })
-      bures_forward(be, shape, means.value, spread.value, cost.value, kept,
-                    tape.scratch(bures_scratch_bytes(be, shape)));
-    else
-      throw std::invalid_argument("bures: not on this device");
+    bures_forward(be, shape, means.value, spread.value, cost.value, kept,
+                  tape.scratch(bures_scratch_bytes(be, shape)));
   });
   tape.record({cost}, [&tape, shape, means, spread, cost, kept](const auto& be) {
-    if constexpr (requires { bures_scratch_bytes(be, shape); }) {
-      const Scratch scratch = tape.scratch(bures_scratch_bytes(be, shape));
-      bures_backward(be, shape, means.value, spread.value, kept, tape.grad(cost),
-                     tape.grad_sink(means), tape.grad_sink(spread), scratch);
-    }
+    const Scratch scratch = tape.scratch(bures_scratch_bytes(be, shape));
+    bures_backward(be, shape, means.value, spread.value, kept, tape.grad(cost),
+                   tape.grad_sink(means), tape.grad_sink(spread), scratch);
   });
   return cost;
 }

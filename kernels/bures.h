@@ -63,6 +63,8 @@ struct BuresShape {
 /// Throws std::invalid_argument for sizes out of range, a ridge that is negative, not finite or
 /// given with factors, or a span that does not fit.
 void bures_forward(const Cpu&, const BuresShape&, In means, In spread, Out cost, Out kept, Scratch);
+void bures_forward(const Cuda&, const BuresShape&, In means, In spread, Out cost, Out kept,
+                   Scratch);
 
 /// dmeans, dspread accumulate. With T the optimal map, dcost / dS1 = I - T, symmetric; dcost / dL1
 /// = 2 (L1 - L2 Q^T); dcost / dv1 = 1 - sqrt(v2 / v1). A direction in which S1 has variance 0 (a
@@ -71,8 +73,11 @@ void bures_forward(const Cpu&, const BuresShape&, In means, In spread, Out cost,
 /// never exceeds 2 (|L1| + |L2|).
 void bures_backward(const Cpu&, const BuresShape&, In means, In spread, In kept, In dcost,
                     InOut dmeans, InOut dspread, Scratch);
+void bures_backward(const Cuda&, const BuresShape&, In means, In spread, In kept, In dcost,
+                    InOut dmeans, InOut dspread, Scratch);
 
 /// Work space that either direction needs, in bytes.
 size_t bures_scratch_bytes(const Cpu&, const BuresShape&);
+size_t bures_scratch_bytes(const Cuda&, const BuresShape&);
 
 }  // namespace decalign::inline DECALIGN_REAL

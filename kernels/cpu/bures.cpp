@@ -1,12 +1,9 @@
 #include "kernels/bures.h"
 
-#include <atomic>
-
-#include "kernels/carve.h"
 #include "kernels/check/bures.h"
 #include "kernels/cpu/cholesky.h"
-#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/polar.h"
+#include "kernels/cpu/slots.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -55,27 +52,14 @@ struct Layout {
                  : 2 * square + factor + polar_work_size(r)) {}
 };
 
-// Threads that are worth waking: one for every 20 us or so.
-int64_t slots(const Cpu& be, const BuresShape& s) {
-  const double flops = 60.0 * double(s.rank * s.rank) * double(s.width * s.pairs());
-  return std::min<int64_t>(thread_count(be), 1 + int64_t(flops / 1e6));
-}
-
-// body(i, work space) for i < n. Each thread has work space of its own, no result depends on whose.
-template <class F>
-void in_slots(const Cpu& be, const BuresShape& s, int64_t n, double* work, F&& body) {
-  const Layout z(s);
-  std::atomic<int64_t> next{0};
-  parallel_for(be, slots(be, s), [&](int64_t slot) {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;)
-      body(i, work + slot * z.slot);
-  });
+Slots slots(const Cpu& be, const BuresShape& s) {
+  return {be, Layout(s).slot, 60.0 * double(s.rank * s.rank) * double(s.width * s.pairs())};
 }
 
 // Factors of all prototypes, [d, r] each.
-void factors(const Cpu& be, const BuresShape& s, In spread, double* to, double* work) {
+void factors(const Cpu& be, const BuresShape& s, In spread, double* to, Scratch scratch) {
   const Layout z(s);
-  in_slots(be, s, s.prototypes(), work, [&](int64_t i, double* mine) {
+  slots(be, s).run(s.prototypes(), scratch, [&](int64_t i, double* mine) {
     const real* from = spread.data() + i * z.d * z.r;
     double* factor = to + i * z.factor;
     if (s.options.spread == Spread::covariance) {
@@ -201,8 +185,7 @@ size_t bures_scratch_bytes(const Cpu& be, const BuresShape& s) {
   check_bures_sizes(s);
   if (s.diagonal()) return 0;
   const Layout z(s);
-  return carve_bytes<double>(s.prototypes() * z.factor) +
-         carve_bytes<double>(slots(be, s) * z.slot);
+  return carve_bytes<double>(s.prototypes() * z.factor) + slots(be, s).bytes();
 }
 
 void bures_forward(const Cpu& be, const BuresShape& s, In means, In spread, Out cost, Out kept,
@@ -228,9 +211,8 @@ void bures_forward(const Cpu& be, const BuresShape& s, In means, In spread, Out 
   }
   const Layout z(s);
   auto* const all = carve<double>(scratch, s.prototypes() * z.factor);
-  auto* const work = carve<double>(scratch, slots(be, s) * z.slot);
-  factors(be, s, spread, all, work);
-  in_slots(be, s, s.pairs(), work, [&](int64_t at, double* mine) {
+  factors(be, s, spread, all, scratch);
+  slots(be, s).run(s.pairs(), scratch, [&](int64_t at, double* mine) {
     const Pair pair = pair_at(s, at);
     real* keep = kept.empty() ? nullptr : kept.data() + 2 * at * d * z.r;
     cost_of(at, procrustes(z, all + pair.one * z.factor, all + pair.other * z.factor, keep, mine));
@@ -255,9 +237,7 @@ void bures_backward(const Cpu& be, const BuresShape& s, In means, In spread, In 
       });
     });
   const Layout z(s);
-  carve<double>(scratch, s.prototypes() * z.factor);
-  auto* const work = carve<double>(scratch, slots(be, s) * z.slot);
-  in_slots(be, s, s.prototypes(), work, [&](int64_t one, double* mine) {
+  slots(be, s).run(s.prototypes(), scratch, [&](int64_t one, double* mine) {
     add_spread_gradient(s, one, spread, kept, dcost, dspread.data() + one * d * z.r, mine);
   });
 }

@@ -98,18 +98,4 @@ double square_sum(const double* a, int64_t count) {
   return sum;
 }
 
-void read(int64_t rows, int64_t columns, const real* from, double* a) {
-  const int64_t ld = stride(columns);
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j) a[i * ld + j] = double(from[i * columns + j]);
-    std::fill(a + i * ld + columns, a + (i + 1) * ld, 0.0);
-  }
-}
-
-void write(int64_t rows, int64_t columns, const double* a, real* to) {
-  const int64_t ld = stride(columns);
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < columns; ++j) to[i * columns + j] = real(a[i * ld + j]);
-}
-
 }  // namespace decalign::inline DECALIGN_REAL::small

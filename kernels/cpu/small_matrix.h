@@ -39,8 +39,20 @@ void transpose(int64_t rows, int64_t columns, const double* a, double* b);
 /// The sum of the squares of `count` elements, whole vectors.
 double square_sum(const double* a, int64_t count);
 
-/// a [rows, columns] from, and to, dense rows of real.
-void read(int64_t rows, int64_t columns, const real* from, double* a);
-void write(int64_t rows, int64_t columns, const double* a, real* to);
+/// a [rows, columns] from, and to, dense rows of T.
+template <class T>
+void read(int64_t rows, int64_t columns, const T* from, double* a) {
+  const int64_t ld = stride(columns);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) a[i * ld + j] = double(from[i * columns + j]);
+    std::fill(a + i * ld + columns, a + (i + 1) * ld, 0.0);
+  }
+}
+template <class T>
+void write(int64_t rows, int64_t columns, const double* a, T* to) {
+  const int64_t ld = stride(columns);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j) to[i * columns + j] = T(a[i * ld + j]);
+}
 
 }  // namespace decalign::inline DECALIGN_REAL::small
