@@ -68,7 +68,8 @@ struct GmmShape {
 /// EM runs in double in every build: it amplifies rounding errors from step to step. The exception
 /// are large diagonal mixtures on the CPU (GmmArithmetic::products): columns are shifted and scaled
 /// to mean 0 and variance 1, and products of `real` are summed in double every few thousand rows;
-/// that costs the digits of mu^2 / v where a component is much narrower than the batch. `state` is
+/// that costs the digits of mu^2 / v where a component is much narrower than the batch, and the
+/// floor is at least one rounding error of the batch's variance. `state` is
 /// work space in which the steps' parameters stay for the backward pass; posteriors stay there too
 /// only in the direct diagonal path.
 ///

@@ -111,7 +111,7 @@ void maximisation(const ProductProblem& q, int64_t step, int64_t m) {
       p.means[k * d + j] = r * shift + a;
       // Where N_k is floored, r < 1, means and squares shrink towards 0.
       const double v = b - a * a + (1 - r) * (2 * shift * a + r * shift * shift);
-      p.variances[k * d + j] = std::max(v, q.floor);
+      p.variances[k * d + j] = std::max(v, q.floor_of(m, j));
     }
   }
 }

@@ -40,6 +40,10 @@ struct ProductProblem {
     return round_up(
         kRows * (2 * width + second_width() + 3 * components) + components * (1 + 2 * width), 16);
   }
+  // Of column j's variances: what `real` cannot tell from 0 beside the batch's variance is floored.
+  double floor_of(int64_t m, int64_t j) const {
+    return std::max(floor, double(std::numeric_limits<real>::epsilon()) * spread[m * width + j]);
+  }
   Parameters parameters(int64_t step, int64_t m) const {
     return at(history + (step * modalities + m) * parameters_size());
   }

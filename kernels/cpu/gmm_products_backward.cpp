@@ -31,7 +31,7 @@ void prepare_backward(const ProductProblem& q, int64_t step, int64_t m) {
       double constant = kept ? n_k * dp.weights[k] / double(q.batch) : 0;
       for (int64_t j = 0; j < d; ++j) {
         const int64_t i = k * d + j;
-        if (!(next.variances[i] > q.floor)) dp.variances[i] = 0;
+        if (!(next.variances[i] > q.floor_of(m, j))) dp.variances[i] = 0;
         const double mu = next.means[i], dmu = dp.means[i], dv = dp.variances[i];
         constant += kept ? -dv * next.variances[i] : (dmu - dv * mu) * mu;
         const Column c = column(q, m, j, next, dp, i);
