@@ -141,13 +141,19 @@ class PeerProcess:
                                         preexec_fn=free_to_run)
 
     def run(self, request):
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:                                    # it ended in a case before: out of memory, say
+            line = ""
         return json.loads(line) if line else {"error": f"ended with exit status {self.process.wait()}"}
 
     def close(self):
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
         self.process.wait()
 
 
