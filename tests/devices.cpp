@@ -47,6 +47,12 @@ const std::vector<Device>& devices() {
   return all;
 }
 
+const Device* gpu() {
+  for (const Device& device : devices())
+    if (!device.on_host()) return &device;
+  return nullptr;
+}
+
 void wait() {
   for (const Device& device : devices()) device.wait();
 }

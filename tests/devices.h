@@ -14,6 +14,9 @@ namespace decalign::inline DECALIGN_REAL::test {
 /// is one.
 const std::vector<Device>& devices();
 
+/// The first of them that is not the host, or null.
+const Device* gpu();
+
 /// Waits for everything that was queued on any of them.
 void wait();
 

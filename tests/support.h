@@ -28,11 +28,12 @@ inline std::vector<real> on_host(const Values& v) { return {v.begin(), v.end()};
 /// beyond it.
 class Guarded {
  public:
-  explicit Guarded(int64_t n, real inside = kSentinel) : memory_(size_t(n) + 2 * kGuard) {
+  explicit Guarded(int64_t n, real inside = kSentinel)
+      : size_(size_t(n)), memory_(size_t(n) + 2 * kGuard) {
     for (real& e : memory_) e = kSentinel;
     for (real& e : span()) e = inside;
   }
-  Out span() { return Out(memory_.data() + kGuard, memory_.size() - 2 * kGuard); }
+  Out span() { return Out(memory_.data() + kGuard, size_); }
   bool intact() const {
     wait();
     for (size_t i = 0; i < kGuard; ++i)
@@ -47,6 +48,7 @@ class Guarded {
  private:
   static constexpr size_t kGuard = 64;
   static constexpr real kSentinel = real(-12345.678);
+  size_t size_;
   Values memory_;
 };
 

@@ -107,6 +107,7 @@ TEST_CASE("bures: matches the definition by matrix roots", "[kernels][bures]") {
                                              {Spread::variances, {2, 2, 0, 1}}})
     for (const Pairing pairing : {Pairing::all, Pairing::matched})
       for (const double scale : {1.0, 1e-15, 1e15}) {
+        if (z.d > 20 && scale != 1) continue;
         const BuresShape s{
             z.M,
             z.K,

@@ -151,7 +151,7 @@ TEST_CASE("feed_forward: the network's layers", "[kernels][feed_forward][large]"
 }
 
 TEST_CASE("feed_forward: equals two dense layers", "[kernels][feed_forward]") {
-  for (const auto& [width, rate] : {std::pair{30, 0.1}, {48, 0.0}, {64, 0.5}}) {
+  for (const auto& [width, rate] : {std::pair{30, 0.1}, {48, 0.0}}) {
     const int64_t hidden = 4 * width, rows = 450;
     Problem p(300, width, hidden, rate);
     MatmulShape first{rows, width, rows, hidden, hidden, true, p.s.dropout};

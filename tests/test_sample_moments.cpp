@@ -75,6 +75,7 @@ TEST_CASE("sample_moments: matches the definition", "[kernels][sample_moments]")
                                                                 {4, 0}})
     for (const double scale : {1.0, 1e-15, 1e15})
       for (const int64_t correction : {0, 1}) {
+        if (n * d >= 10000 && scale + double(correction) != 2) continue;  // takes long enough once
         const SampleMomentsShape s{n, d, true, correction, 0};
         Values x = uniform(n * d, -scale, 2 * scale);
         for (size_t i = 0; i < x.size(); i += 3) x[i] *= x[i] / real(scale);  // some skewness
