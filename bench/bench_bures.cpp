@@ -1,8 +1,5 @@
-// Bures-Wasserstein costs: forward and backward, GFLOP/s. `--accuracy`: errors against references
-// in long double, for docs/kernels/bures.md.
+// Bures-Wasserstein costs: forward and backward, GFLOP/s.
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 
 #include "bench/support.h"
 #include "kernels/bures.h"
@@ -98,62 +95,6 @@ void bures(benchmark::State& state, const Case& c, bool backward) {
   best.report(state, flops(s, backward), p.be.threads);
 }
 
-// |got - want| / |want|
-double error_of(const Values& got, const test::Matrix& want) {
-  long double off = 0, size = 0;
-  for (size_t i = 0; i < want.a.size(); ++i) {
-    off += (got[i] - want.a[i]) * (got[i] - want.a[i]);
-    size += want.a[i] * want.a[i];
-  }
-  return double(std::sqrt(off / size));
-}
-
-// One row a case; the covariances go to `file`, if there is one, for bench/peers.
-void accuracy(const char* path) {
-  constexpr int d = 40;
-  std::FILE* file = path ? std::fopen(path, "wb") : nullptr;
-  std::printf("%-28s %12s %12s %12s\n", "", "cost", "cost error", "gradient");
-  for (const double condition : {1e2, 1e4, 1e6})
-    for (const char* kind : {"independent", "near", "equal"}) {
-      Values spread;
-      const auto append = [&](const test::Matrix& m) {
-        for (auto x : m.a) spread.push_back(real(x));
-      };
-      test::Matrix a = test::random_covariance(d, condition, 1), b = a;
-      if (kind[0] == 'i') b = test::random_covariance(d, condition, 2);
-      const test::Matrix step = test::random_covariance(d, 10, 7);
-      for (size_t i = 0; i < step.a.size() && kind[0] == 'n'; ++i) b.a[i] += 1e-4L * step.a[i];
-      append(a), append(b);
-      for (int64_t m = 0; m < 2; ++m)  // rounding must not leave them asymmetric
-        for (int64_t i = 0; i < d; ++i)
-          for (int64_t j = 0; j < i; ++j)
-            spread[size_t((m * d + i) * d + j)] = spread[size_t((m * d + j) * d + i)];
-      Problem p({2, 1, d, d, {}}, 1, spread);
-      p.forward(), p.backward();
-      a = matrix_at(spread, d, 0), b = matrix_at(spread, d, 1);
-      const double want = kind[0] == 'e' ? 0 : double(test::bures_by_roots(a, b));
-      const test::Matrix slope = test::bures_gradient_by_roots(a, b);
-      double size = 0;
-      for (int i = 0; i < d * d; ++i) size += std::pow(double(p.dspread[size_t(i)]), 2);
-      std::printf("condition %.0e %-12s %12.3e %12.1e %12.1e\n", condition, kind, want,
-                  want > 0 ? std::abs(double(p.cost[0]) - want) / want : double(p.cost[0]),
-                  want > 0 ? error_of(p.dspread, slope) : std::sqrt(size));
-      if (!file) continue;
-      const std::vector<double> given(spread.begin(), spread.end());
-      std::vector<double> expected{want};
-      for (auto x : slope.a) expected.push_back(want > 0 ? double(x) : 0);
-      std::fwrite(given.data(), sizeof(double), given.size(), file);
-      std::fwrite(expected.data(), sizeof(double), expected.size(), file);
-    }
-  if (file) std::fclose(file);
-}
-
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc > 1 && std::strcmp(argv[1], "--accuracy") == 0) {
-    accuracy(argc > 2 ? argv[2] : nullptr);
-    return 0;
-  }
-  run_both_ways(argc, argv, kCases, bures);
-}
+int main(int argc, char** argv) { run_both_ways(argc, argv, kCases, bures); }

@@ -1,8 +1,5 @@
-// Batched matrix square roots: forward and backward of both roots, GFLOP/s. `--accuracy`: errors
-// against references in long double, for docs/kernels/sqrtm.md.
+// Batched matrix square roots: forward and backward of both roots, GFLOP/s.
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 
 #include "bench/support.h"
 #include "kernels/sqrtm.h"
@@ -84,51 +81,6 @@ void sqrtm(benchmark::State& state, const Case& c, bool backward) {
   best.report(state, double(c.batch) * cube * (backward ? 12 : 11), p.be.threads);
 }
 
-// A symmetric gradient's way back through the root: r x + x r = g.
-test::Matrix lyapunov(const test::Matrix& a, const test::Matrix& g) {
-  test::Matrix values = a, turned(a.n);
-  const test::Matrix v = test::eigenvectors(values);
-  for (int i = 0; i < a.n; ++i)
-    for (int j = 0; j < a.n; ++j) turned(i, j) = v(j, i);
-  test::Matrix x = v * g * turned;
-  for (int i = 0; i < a.n; ++i)
-    for (int j = 0; j < a.n; ++j) x(i, j) /= std::sqrt(values(i, i)) + std::sqrt(values(j, j));
-  return turned * x * v;
-}
-
-void accuracy(const char* path) {
-  constexpr int64_t d = 40;
-  std::FILE* file = path ? std::fopen(path, "wb") : nullptr;
-  std::printf("%-16s %12s %12s %12s\n", "", "root", "inverse", "gradient");
-  for (const double condition : {1e2, 1e4, 1e6}) {
-    Problem p({1, d, 0}, 1, covariances(1, d, condition));
-    for (int64_t i = 0; i < d; ++i)
-      for (int64_t j = 0; j < i; ++j) {
-        p.a[size_t(i * d + j)] = p.a[size_t(j * d + i)];
-        p.droot[size_t(i * d + j)] = p.droot[size_t(j * d + i)];
-      }
-    p.forward();
-    sqrtm_backward(p.be, p.shape, p.kept, p.droot, {}, p.da, p.scratch());
-    const test::Matrix a = first_of(p.a, d), root = test::root(a), inverse = test::inverse_root(a),
-                       slope = lyapunov(a, first_of(p.droot, d));
-    std::printf("condition %.0e %12.1e %12.1e %12.1e\n", condition, error_of(p.root, root),
-                error_of(p.inverse, inverse), error_of(p.da, slope));
-    if (!file) continue;
-    for (const auto& m : {a, first_of(p.droot, d), root, inverse, slope})
-      for (auto x : m.a) {
-        const double value = double(x);
-        std::fwrite(&value, sizeof value, 1, file);
-      }
-  }
-  if (file) std::fclose(file);
-}
-
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc > 1 && std::strcmp(argv[1], "--accuracy") == 0) {
-    accuracy(argc > 2 ? argv[2] : nullptr);
-    return 0;
-  }
-  run_both_ways(argc, argv, kCases, sqrtm);
-}
+int main(int argc, char** argv) { run_both_ways(argc, argv, kCases, sqrtm); }

@@ -8,7 +8,8 @@ LABELS = {
     "mmd": {"torch": "PyTorch, cdist", "geomloss": "GeomLoss", "keops": "GeomLoss on KeOps"},
     "moments": {"torch": "PyTorch"},
     "mot": {"torch": "PyTorch, dense", "ott": "OTT-JAX, forward"},
-    "bures": {"torch": "PyTorch, eigh", "ott": "OTT-JAX, forward", "pot": "POT, on PyTorch"},
+    "bures": {"torch": "PyTorch, eigh", "ott": "OTT-JAX", "pot": "POT, on PyTorch"},
+    "sqrtm": {"torch": "PyTorch, eigh"},
     "gmm": {"torch": "PyTorch, products", "sklearn": "scikit-learn"},
 }
 
@@ -192,11 +193,11 @@ def reference_mot(inputs, options):
     return {"value": value.detach().numpy().reshape(1), "dcost": torch.autograd.grad(value, cost)[0].numpy()}
 
 
-# ---- Bures-Wasserstein ---------------------------------------------------------------------------------------------------------------
-def eigh_root(s):
+# ---- Bures-Wasserstein, square roots --------------------------------------------------------------------------------------------------
+def eigh_powers(s, *powers):
     import torch
     values, vectors = torch.linalg.eigh(s)
-    return (vectors * values.clamp(min=0).sqrt()[..., None, :]) @ vectors.transpose(-1, -2)
+    return [(vectors * values.clamp(min=0)[..., None, :] ** p) @ vectors.transpose(-1, -2) for p in powers]
 
 
 def torch_bures(inputs, options, device):
@@ -205,7 +206,7 @@ def torch_bures(inputs, options, device):
 
     def run():
         a, b = s[0], s[1]
-        root = eigh_root(a)
+        root, = eigh_powers(a, 0.5)
         inner = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt().sum(-1)
         cost = a.diagonal(dim1=-2, dim2=-1).sum(-1) + b.diagonal(dim1=-2, dim2=-1).sum(-1) - 2 * inner
         return cost, torch.autograd.grad(cost.sum(), s)[0]
@@ -230,26 +231,48 @@ def ott_bures(inputs, options, device):
     s = jax.numpy.asarray(inputs["covariances"])
     d = s.shape[-1]
     cost = costs.Bures(dimension=d)
-    packed = jax.vmap(lambda c: jax.numpy.concatenate([jax.numpy.zeros(d), c.ravel()]))
-    a, b = packed(s[0]), packed(s[1])
-    run = jax.jit(jax.vmap(cost))
-    return (lambda: jax.block_until_ready(run(a, b))), lambda r: {"cost": r}
+
+    def value(a, b):
+        zero = jax.numpy.zeros(d)
+        return cost(jax.numpy.concatenate([zero, a.ravel()]), jax.numpy.concatenate([zero, b.ravel()]))
+
+    def outputs(r):
+        slopes = np.stack([np.asarray(g) for g in r[1]])
+        return {"cost": r[0], "dcovariances": (slopes + slopes.swapaxes(-1, -2)) / 2}
+    run = jax.jit(jax.vmap(jax.value_and_grad(value, (0, 1))))
+    return (lambda: jax.block_until_ready(run(s[0], s[1]))), outputs
 
 
 def reference_bures(inputs, options):
-    """With the optimal map T = S1^-1/2 (S1^1/2 S2 S1^1/2)^1/2 S1^-1/2: d/dS1 = I - T, d/dS2 = I - T^-1."""
-    s = inputs["covariances"].astype(np.float64)
-    s = (s + s.swapaxes(-1, -2)) / 2
-    values, vectors = np.linalg.eigh(s[0])
-    def power(p):
-        return (vectors * values[..., None, :] ** p) @ vectors.swapaxes(-1, -2)
-    root, inverse = power(0.5), power(-0.5)
-    inner, rotation = np.linalg.eigh(root @ s[1] @ root)
-    def middle(p):
-        return (rotation * np.maximum(inner, 0)[..., None, :] ** p) @ rotation.swapaxes(-1, -2)
-    cost = np.trace(s[0], axis1=-2, axis2=-1) + np.trace(s[1], axis1=-2, axis2=-1) - 2 * np.sqrt(np.maximum(inner, 0)).sum(-1)
-    eye = np.eye(s.shape[-1])
-    return {"cost": cost, "dcovariances": np.stack([eye - inverse @ middle(0.5) @ inverse, eye - root @ middle(-0.5) @ root])}
+    """With S = L L^T and the polar factor Q of L1^T L2: |L2 - L1 Q|^2, d/dS1 = (L1 - L2 Q^T) L1^-1, d/dS2 = (L2 - L1 Q) L2^-1, which
+    lose no digits where the two are close."""
+    l1, l2 = np.linalg.cholesky(inputs["covariances"].astype(np.float64))
+    u, _, v = np.linalg.svd(l1.swapaxes(-1, -2) @ l2)
+    q = u @ v
+    apart = l2 - l1 @ q
+    slopes = np.stack([(l1 - l2 @ q.swapaxes(-1, -2)) @ np.linalg.inv(l1), apart @ np.linalg.inv(l2)])
+    return {"cost": (apart ** 2).sum((-1, -2)), "dcovariances": (slopes + slopes.swapaxes(-1, -2)) / 2}
+
+
+def torch_sqrtm(inputs, options, device):
+    import torch
+    t = tensors(inputs, device, "a")
+    powers, names = ((0.5, -0.5), ("root", "inverse")) if options.get("inverse") else ((0.5,), ("root",))
+
+    def run():
+        roots = eigh_powers(t["a"], *powers)
+        return (*roots, torch.autograd.grad(roots[0], t["a"], t["droot"])[0])
+    return run, lambda r: dict(zip((*names, "da"), r))
+
+
+def reference_sqrtm(inputs, options):
+    """The root's gradient X solves r X + X r = G."""
+    values, vectors = np.linalg.eigh(inputs["a"].astype(np.float64))
+    roots = np.sqrt(values)[..., None, :]
+    turned = vectors.swapaxes(-1, -2)
+    slope = turned @ inputs["droot"].astype(np.float64) @ vectors / (roots + roots.swapaxes(-1, -2))
+    found = {"root": (vectors * roots) @ turned, "da": vectors @ slope @ turned}
+    return found | ({"inverse": (vectors / roots) @ turned} if options.get("inverse") else {})
 
 
 # ---- Gaussian mixtures: one step from the release's start -----------------------------------------------------------------------------
@@ -265,20 +288,37 @@ def gmm_start(x, options):
 
 
 def torch_gmm(inputs, options, device):
+    """Diagonal: one product of [x^2, x]. Full: a triangular solve and two products a component."""
     import torch
-    if options.get("full"):
-        raise NotImplementedError("full covariances are not timed in PyTorch")
     x = tensors(inputs, device)["x"]
-    means, variances, _ = (torch.as_tensor(v, dtype=x.dtype, device=device) for v in gmm_start(inputs["x"], options))
-    squares, k = x * x, options["components"]
+    means, spread, ridge = (torch.as_tensor(v, dtype=x.dtype, device=device) for v in gmm_start(inputs["x"], options))
+    k, eye, both = options["components"], torch.eye(x.shape[1], device=device), torch.cat([x * x, x], 1)
+    full = bool(options.get("full"))
+
+    def logits(weights, mean, s):
+        if not full:
+            slopes = torch.cat([-0.5 / s, mean / s], 1)
+            return torch.addmm(weights.log() - 0.5 * (mean ** 2 / s + s.log()).sum(1), both, slopes.T)
+        factors = torch.linalg.cholesky(s)
+        inverses = torch.linalg.solve_triangular(factors, eye.expand_as(factors), upper=False)
+        columns = [-0.5 * ((x - m) @ w.T).square().sum(1) for m, w in zip(mean, inverses)]
+        return torch.stack(columns, 1) + weights.log() - factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def run():
-        logits = squares @ (-0.5 / variances).T + x @ (means / variances).T - 0.5 * (means ** 2 / variances + variances.log()).sum(1)
-        gamma = torch.softmax(logits, 1)
-        count = gamma.sum(0)[:, None]
-        mean = gamma.T @ x / count
-        return count[:, 0] / len(x), mean, gamma.T @ squares / count - mean ** 2
-    return run, lambda r: {"weights": r[0], "means": r[1], "covariances": r[2].clamp(min=1e-4)}
+        weights, mean, s = torch.full((k,), 1 / k, device=device), means, spread
+        for _ in range(options["iterations"]):
+            gamma = torch.softmax(logits(weights, mean, s), 1)
+            count = gamma.sum(0)
+            weights = count / len(x)
+            if full:
+                mean = gamma.T @ x / count[:, None]
+                centred = [x - m for m in mean]
+                s = torch.stack([(gamma[:, c, None] * y).T @ y / count[c] for c, y in enumerate(centred)]) + ridge * eye
+            else:
+                square, mean = (gamma.T @ both / count[:, None]).split(x.shape[1], 1)
+                s = (square - mean ** 2).clamp(min=1e-4)
+        return weights, mean, s
+    return run, lambda r: dict(zip(("weights", "means", "covariances"), r))
 
 
 def sklearn_gmm(inputs, options, device):
@@ -293,8 +333,9 @@ def sklearn_gmm(inputs, options, device):
 
     def run():
         mixture.weights_, mixture.means_, mixture.covariances_, mixture.precisions_cholesky_ = np.full(k, 1 / k), means, spread, factors
-        _, log_gamma = mixture._e_step(x)
-        mixture._m_step(x, log_gamma)
+        for _ in range(options["iterations"]):
+            _, log_gamma = mixture._e_step(x)
+            mixture._m_step(x, log_gamma)
         return mixture.weights_, mixture.means_, mixture.covariances_
     return run, lambda r: {"weights": r[0], "means": r[1], "covariances": r[2]}
 
@@ -303,19 +344,23 @@ def reference_gmm(inputs, options):
     x = inputs["x"].astype(np.float64)
     means, spread, ridge = gmm_start(x, options)
     k, full = options["components"], bool(options.get("full"))
-    logits = np.empty((len(x), k))
-    for c in range(k):
-        y = x - means[c]
-        logits[:, c] = -0.5 * (np.einsum("ni,ni->n", y @ np.linalg.inv(spread[c]), y) if full else (y * y / spread[c]).sum(1))
-    gamma = np.exp(logits - logits.max(1, keepdims=True))
-    gamma /= gamma.sum(1, keepdims=True)
-    count = np.maximum(gamma.sum(0), 1e-6)
-    new = gamma.T @ x / count[:, None]
-    if full:
-        covariances = np.stack([(gamma[:, c:c + 1] * (x - new[c])).T @ (x - new[c]) / count[c] + ridge * np.eye(x.shape[1]) for c in range(k)])
-    else:
-        covariances = np.stack([np.maximum(gamma[:, c] @ (x - new[c]) ** 2 / count[c], 1e-4) for c in range(k)])
-    return {"weights": count / len(x), "means": new, "covariances": covariances.reshape(k, -1)}
+    weights = np.full(k, 1 / k)
+    for _ in range(options["iterations"]):
+        logits = np.empty((len(x), k))
+        for c in range(k):
+            y = x - means[c]
+            distance = np.einsum("ni,ni->n", y @ np.linalg.inv(spread[c]), y) if full else (y * y / spread[c]).sum(1)
+            scale = np.linalg.slogdet(spread[c])[1] if full else np.log(spread[c]).sum()
+            logits[:, c] = np.log(weights[c]) - 0.5 * (distance + scale)
+        gamma = np.exp(logits - logits.max(1, keepdims=True))
+        gamma /= gamma.sum(1, keepdims=True)
+        count = np.maximum(gamma.sum(0), 1e-6)
+        weights, means = count / len(x), gamma.T @ x / count[:, None]
+        if full:
+            spread = np.stack([(gamma[:, c:c + 1] * (x - means[c])).T @ (x - means[c]) / count[c] + ridge * np.eye(x.shape[1]) for c in range(k)])
+        else:
+            spread = np.stack([np.maximum(gamma[:, c] @ (x - means[c]) ** 2 / count[c], 1e-4) for c in range(k)])
+    return {"weights": weights, "means": means, "covariances": spread.reshape(k, -1)}
 
 
 def reference(kernel, inputs, options):
