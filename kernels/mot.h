@@ -25,6 +25,9 @@ enum class MotGradient {
   unrolled    ///< exact, through every sweep that was done
 };
 
+/// At most so many: the walks over a tree go as deep as it is.
+constexpr int64_t kMotModalities = 4096;
+
 struct MotOptions {
   double epsilon = 0.1;      ///< entropic regularisation, > 0, in units of the cost
   int64_t max_sweeps = 50;   ///< >= 0; those at larger epsilon count
@@ -36,7 +39,7 @@ struct MotOptions {
 };
 
 struct MotShape {
-  int64_t batch = 1, modalities = 0, components = 0;  ///< B >= 0 problems, M >= 2, K >= 1
+  int64_t batch = 1, modalities = 0, components = 0;  ///< B >= 0 problems, 2 <= M <= 4096, K >= 1
   CostGraph graph = CostGraph::complete;
   std::span<const MotEdge> edges = {};  ///< tree: M - 1, connected, in any order; else empty
   MotOptions options = {};
@@ -67,9 +70,18 @@ struct MotShape {
 ///
 /// With a tolerance, complete M = 3 looks at the error after every second sweep, where it is free.
 /// Newton: conjugate gradients on the Hessian of the dual, backtracking line search.
-/// Throws std::invalid_argument for sizes out of range, a graph that is no tree, epsilon not
-/// finite or <= 0, or a span that does not fit.
+///
+/// On a GPU everything is in double and nothing waits for the host. A problem is a block's, but for
+/// large complete M = 3, whose sweeps and plan are many blocks'; Newton steps, dpairs and the
+/// unrolled gradient stay with one. Complete M >= 4 is the plain sum there: M K^M exponentials a
+/// sweep.
+///
+/// Throws std::invalid_argument for sizes out of range (on a GPU also for more than 2^30 costs of a
+/// problem and, complete M >= 3, K^{M-1} above 2^30), a graph that is no tree, epsilon not finite
+/// or <= 0, or a span that does not fit.
 void mot_forward(const Cpu&, const MotShape&, In cost, In marginals, std::span<double> state,
+                 Out value, Out pairs, Out report, Scratch);
+void mot_forward(const Cuda&, const MotShape&, In cost, In marginals, std::span<double> state,
                  Out value, Out pairs, Out report, Scratch);
 
 /// dvalue [B] and dpairs [B, pairs, K, K], either empty for 0; dcost, dmarginals, depsilon [B]
@@ -81,10 +93,14 @@ void mot_forward(const Cpu&, const MotShape&, In cost, In marginals, std::span<d
 void mot_backward(const Cpu&, const MotShape&, In cost, In marginals, std::span<const double> state,
                   In report, In dvalue, In dpairs, InOut dcost, InOut dmarginals, InOut depsilon,
                   Scratch);
+void mot_backward(const Cuda&, const MotShape&, In cost, In marginals,
+                  std::span<const double> state, In report, In dvalue, In dpairs, InOut dcost,
+                  InOut dmarginals, InOut depsilon, Scratch);
 
 /// Elements of `state`: [B, M, K], unrolled [B, max_sweeps, M, K].
 int64_t mot_state_size(const MotShape&);
 /// Work space that either direction needs, in bytes.
 size_t mot_scratch_bytes(const Cpu&, const MotShape&);
+size_t mot_scratch_bytes(const Cuda&, const MotShape&);
 
 }  // namespace decalign::inline DECALIGN_REAL

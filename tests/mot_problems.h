@@ -38,6 +38,22 @@ struct MotProblem {
   }
 };
 
+/// K^M
+inline double elements(const MotProblem& p) {
+  return std::pow(double(p.s.components), double(p.s.modalities));
+}
+
+/// The CPU with two threads where there is one, and a GPU or the simulated device.
+inline std::vector<Device> backends() {
+  std::vector<Device> list;
+  for (const Device& device : devices())
+    if (list.empty() || list.back().on_host() != device.on_host())
+      list.push_back(device);
+    else
+      list.back() = device;
+  return list;
+}
+
 inline std::vector<MotEdge> edges_of(const MotShape& s) {
   std::vector<MotEdge> edges(s.edges.begin(), s.edges.end());
   for (int64_t i = 0; i < s.modalities; ++i)
@@ -136,7 +152,8 @@ struct MotResult {
   std::vector<double> state;
 };
 
-inline MotResult run_mot(const Cpu& be, const MotProblem& p, In dvalue = {}, In dpairs = {}) {
+template <class Backend>
+MotResult run_mot(const Backend& be, const MotProblem& p, In dvalue = {}, In dpairs = {}) {
   const MotShape& s = p.s;
   const Values ones(size_t(s.batch), 1);
   Shared<double> state(size_t(mot_state_size(s)), -12345.0);
@@ -158,6 +175,11 @@ inline MotResult run_mot(const Cpu& be, const MotProblem& p, In dvalue = {}, In 
           dmarginals.values(),
           depsilon.values(),
           {state.begin(), state.end()}};
+}
+
+inline MotResult run_mot(const Device& device, const MotProblem& p, In dvalue = {},
+                         In dpairs = {}) {
+  return device.run([&](const auto& be) { return run_mot(be, p, dvalue, dpairs); });
 }
 
 inline void require_finite(const MotResult& r) {

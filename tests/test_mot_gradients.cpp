@@ -39,19 +39,24 @@ TEST_CASE("mot: accuracy table", "[.][accuracy]") {
 #ifdef DECALIGN_F64
 namespace {
 
+// On every device, but all elements on the host alone.
 // dvalue, dpairs: the loss is sum dvalue value + sum dpairs pairs. Compares the gradients with
 // differences, of marginals along directions that keep the sums if the options want that.
-void check_gradients(MotProblem p, bool value, bool pairs, double tolerance, double h = 1e-4) {
+void check_gradients_on(const Device& device, MotProblem p, bool value, bool pairs,
+                        double tolerance, double h) {
   const int64_t K = p.s.components;
   const Values dvalue = value ? uniform(p.s.batch, -1, 1, 5) : Values{},
                dpairs = pairs ? uniform(int64_t(p.cost.size()), -1, 1, 6) : Values{};
-  const MotResult got = run_mot(Cpu{1}, p, dvalue, dpairs);
+  const MotResult got = run_mot(device, p, dvalue, dpairs);
   const auto loss = [&](const MotProblem& at) {
     const MotShape& s = at.s;
     Values v(size_t(s.batch)), t(at.cost.size()), report(size_t(4 * s.batch));
     Shared<double> state(size_t(mot_state_size(s)));
-    Workspace scratch(mot_scratch_bytes(Cpu{1}, s));
-    mot_forward(Cpu{1}, s, at.cost, at.marginals, state, v, t, report, scratch.span());
+    device.run([&](const auto& be) {
+      Workspace scratch(mot_scratch_bytes(be, s));
+      mot_forward(be, s, at.cost, at.marginals, state, v, t, report, scratch.span());
+      wait();
+    });
     double sum = 0;
     for (size_t i = 0; i < dvalue.size(); ++i) sum += dvalue[i] * v[i];
     for (size_t i = 0; i < dpairs.size(); ++i) sum += dpairs[i] * t[i];
@@ -79,19 +84,19 @@ void check_gradients(MotProblem p, bool value, bool pairs, double tolerance, dou
     REQUIRE(worst <= tolerance * std::max(largest, 1e-3));
     largest = worst = 0;
   };
-  for (size_t i = 0; i < p.cost.size(); ++i)
-    compare(slope([&](MotProblem& at, double step) { at.cost[i] += step; }), got.dcost[i]);
+  const auto step = [&](size_t n) { return device.on_host() ? 1 : n / 5 + 1; };
+  for (size_t i = 0; i < p.cost.size(); i += step(p.cost.size()))
+    compare(slope([&](MotProblem& at, double by) { at.cost[i] += by; }), got.dcost[i]);
   finish("cost");
   const bool sums = p.s.options.gradient == MotGradient::converged;
-  for (size_t i = 0; i < p.marginals.size(); ++i) {
+  for (size_t i = 0; i < p.marginals.size(); i += step(p.marginals.size())) {
     if (p.marginals[i] == 0) continue;
     if (!sums) {
-      compare(slope([&](MotProblem& at, double step) { at.marginals[i] += step; }),
-              got.dmarginals[i]);
+      compare(slope([&](MotProblem& at, double by) { at.marginals[i] += by; }), got.dmarginals[i]);
     } else if (int64_t(i) % K + 1 < K && p.marginals[i + 1] > 0) {
-      compare(slope([&](MotProblem& at, double step) {
-                at.marginals[i] += step;
-                at.marginals[i + 1] -= step;
+      compare(slope([&](MotProblem& at, double by) {
+                at.marginals[i] += by;
+                at.marginals[i + 1] -= by;
               }),
               got.dmarginals[i] - got.dmarginals[i + 1]);
     }
@@ -99,8 +104,14 @@ void check_gradients(MotProblem p, bool value, bool pairs, double tolerance, dou
   finish("marginals");
   double all = 0;
   for (const double e : got.depsilon) all += e;
-  compare(slope([&](MotProblem& at, double step) { at.s.options.epsilon += step; }), all);
+  compare(slope([&](MotProblem& at, double by) { at.s.options.epsilon += by; }), all);
   finish("epsilon");
+}
+
+void check_gradients(const MotProblem& p, bool value, bool pairs, double tolerance, double h,
+                     bool everywhere = true) {
+  for (const Device& device : backends())
+    if (everywhere || device.on_host()) check_gradients_on(device, p, value, pairs, tolerance, h);
 }
 
 }  // namespace
@@ -145,10 +156,10 @@ TEST_CASE("mot: gradients at convergence", "[mot]") {
     p.marginals[2] = 0;
     p.normalise();
     p.s.options.epsilon = 0.3;
-    p.s.options.max_sweeps = 2000;
+    p.s.options.max_sweeps = 200;
     p.s.options.tolerance = 1e-15;
-    check_gradients(p, true, false, 1e-8, 1e-3);
-    check_gradients(p, true, true, 1e-8, 1e-3);
+    check_gradients(p, true, false, 1e-8, 1e-3, false);
+    check_gradients(p, true, true, 1e-8, 1e-3, false);
     p.s.options.max_sweeps = 20;
     p.s.options.tolerance = 1e-13;
     p.s.options.newton_steps = 20;
@@ -160,19 +171,21 @@ TEST_CASE("mot: the implicit gradient of the potentials' sum is the envelope", "
   // A loss of the plan by C + epsilon log T = sum f: its implicit gradient with respect to the
   // cost is that of the value, the plan's pair sums, less the direct share.
   MotProblem p(CostGraph::complete, 1, 3, 6, 1);
-  p.s.options.max_sweeps = 3000;
-  const MotResult plan = run_mot(Cpu{1}, p);
-  const double eps = p.s.options.epsilon;
-  Values dpairs(p.cost.size(), 0);
-  for (int64_t i = 0; i < 6; ++i)
-    for (int64_t j = 0; j < 6; ++j) {
-      const auto f = [&](int64_t m, int64_t k) {
-        return eps * (plan.state[size_t(m * 6 + k)] + std::log(p.marginals[size_t(m * 6 + k)]));
-      };
-      dpairs[size_t(i * 6 + j)] += f(0, i) + f(1, j);  // (0, 1)
-      dpairs[size_t((2 * 6 + i) * 6 + j)] += f(2, j);  // (1, 2)
-    }
-  const MotResult got = run_mot(Cpu{1}, p, {}, dpairs);
-  for (const real e : got.dcost) REQUIRE(std::abs(e) <= 1e-12);
+  p.s.options.max_sweeps = 500;
+  for (const Device& device : backends()) {
+    const MotResult plan = run_mot(device, p);
+    const double eps = p.s.options.epsilon;
+    Values dpairs(p.cost.size(), 0);
+    for (int64_t i = 0; i < 6; ++i)
+      for (int64_t j = 0; j < 6; ++j) {
+        const auto f = [&](int64_t m, int64_t k) {
+          return eps * (plan.state[size_t(m * 6 + k)] + std::log(p.marginals[size_t(m * 6 + k)]));
+        };
+        dpairs[size_t(i * 6 + j)] += f(0, i) + f(1, j);  // (0, 1)
+        dpairs[size_t((2 * 6 + i) * 6 + j)] += f(2, j);  // (1, 2)
+      }
+    const MotResult got = run_mot(device, p, {}, dpairs);
+    for (const real e : got.dcost) REQUIRE(std::abs(e) <= 1e-12);
+  }
 }
 #endif

@@ -5,10 +5,9 @@
 
 namespace decalign::inline DECALIGN_REAL::bench {
 
-/// On the CPU.   cost [pairs, K, K], marginals [M, K]; epsilon, sweeps, unrolled, backward ->
+/// cost [pairs, K, K], marginals [M, K]; epsilon, sweeps, unrolled, backward ->
 /// value, dcost
 void run_mot(Problem& p) {
-  expect(p.device().on_host(), "mot: runs on the CPU only");
   const int64_t pairs = p.size("cost", 0), K = p.size("cost", 1), M = p.size("marginals", 0);
   MotShape s{1, M, K};
   s.options.epsilon = p.option("epsilon", 0.1);
@@ -20,15 +19,14 @@ void run_mot(Problem& p) {
   const auto state = p.memory<double>(mot_state_size(s));
   const Out value = p.output("value", {1}), report = p.memory<real>(4), one = p.memory<real>(1);
   const Out dcost = backward ? p.output("dcost", {pairs, K, K}) : Out();
-  const Scratch scratch = p.scratch(mot_scratch_bytes(Cpu{}, s));
-  one[0] = 1;
+  const Scratch scratch =
+      p.scratch(p.device().run([&](const auto& be) { return mot_scratch_bytes(be, s); }));
+  p.device().run([&](const auto& be) { fill(be, 1, one); });
   p.time([&](const auto& be) {
-    if constexpr (requires { mot_scratch_bytes(be, s); }) {
-      mot_forward(be, s, cost, marginals, state, value, {}, report, scratch);
-      if (!backward) return;
-      fill(be, 0, dcost);
-      mot_backward(be, s, cost, marginals, state, report, one, {}, dcost, {}, {}, scratch);
-    }
+    mot_forward(be, s, cost, marginals, state, value, {}, report, scratch);
+    if (!backward) return;
+    fill(be, 0, dcost);
+    mot_backward(be, s, cost, marginals, state, report, one, {}, dcost, {}, {}, scratch);
   });
 }
 

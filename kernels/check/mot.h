@@ -31,7 +31,8 @@ inline MotEdge mot_edge(const MotShape& s, int64_t e) {
 inline void check_mot_shape(const MotShape& s) {
   const MotOptions& o = s.options;
   expect(s.batch >= 0 && s.modalities >= 2 && s.components >= 1, "mot: sizes out of range");
-  expect(s.modalities <= 1 << 20 && s.components <= 1 << 20, "mot: sizes out of range");
+  expect(s.modalities <= kMotModalities, "mot: more than 4096 modalities");
+  expect(s.components <= 1 << 20, "mot: sizes out of range");
   expect(std::isfinite(o.epsilon) && o.epsilon > 0, "mot: epsilon must be finite and positive");
   expect(o.max_sweeps >= 0 && o.tolerance >= 0 && o.newton_steps >= 0 && o.halvings >= 0 &&
              o.halvings <= 1000,

@@ -135,10 +135,7 @@ void back(Problem& p, const double* state, int64_t sweeps, double dvalue, const 
   const double g = p.epsilon * dvalue;
   const bool all = o.gradient == MotGradient::unrolled;
   const int64_t rows = p.pairs * p.K;
-  if (o.max_sweeps > 0 && sweeps > 0)
-    load_state(p, state, all ? sweeps - 1 : 0, p.M);
-  else if (!all && o.halvings + o.newton_steps > 0)
-    load_state(p, state, 0, p.M);
+  if (sweeps > 0) load_state(p, state, all ? sweeps - 1 : 0, p.M);
   tilt(p, {1, nullptr, nullptr}, p.plan);
   modality_sums(p, p.plan, p.reached);
   double value = 0;
