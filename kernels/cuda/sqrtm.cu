@@ -23,6 +23,7 @@ Blocks backward_blocks(const SqrtmShape& s) {
 
 // Element (i, j) of (x + x^T) / 2.
 __device__ double symmetric(const real* x, int d, int i, int j) {
+  // scattered: rows and columns of a matrix of at most 256 KiB, once
   return 0.5 * double(x[i * d + j]) + 0.5 * double(x[j * d + i]);
 }
 

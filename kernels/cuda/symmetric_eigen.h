@@ -18,59 +18,50 @@ struct Rotation {
 };
 
 /// p <- cosine p - s q, q <- s p + cosine q, with an error of s roundings (Rutishauser 1966).
-__device__ inline void turn(const Rotation& r, double& p, double& q) {
+__device__ inline void turn(Rotation r, double& p, double& q) {
   const double x = p, y = q;
   p = x - r.s * (y + r.tau * x);
   q = y + r.s * (x - r.tau * y);
 }
 
-/// Pair `k` of players / 2 in `round` of players - 1: a tournament, in which each meets every other
-/// (Brent, Luk 1985).
-__device__ inline void set_pair(int players, int round, int k, Rotation& r) {
-  const int circle = players - 1;
-  const int one = (round + k) % circle, other = k == 0 ? circle : (round + circle - k) % circle;
-  r.p = min(one, other);
-  r.q = max(one, other);
+/// Of a symmetric matrix the upper half is kept.
+__device__ inline double& element(double* a, int ld, int i, int j) {
+  return a[min(i, j) * ld + max(i, j)];
 }
 
-/// The rotation that makes a_pq 0, and its effect on the three elements that only it changes; false
-/// where a_pq is within rounding of 0 already.
-__device__ inline bool rotate_pair(double* a, int ld, Rotation& r) {
+/// Pair `k` of players / 2 in `round` of players - 1: a tournament, in which each meets every other
+/// (Brent, Luk 1985). The rotation that makes a_pq 0, and its effect on the three elements that
+/// only it changes; an angle of 0 where a_pq is within rounding of 0 already.
+__device__ inline Rotation rotate_pair(double* a, int ld, int players, int round, int k) {
   constexpr double kRounding = 0x1p-53, kNothing = 0x1p-80;  // the largest element is 1
-  r.s = r.tau = 0;
-  double &pp = a[r.p * ld + r.p], &qq = a[r.q * ld + r.q], &pq = a[r.p * ld + r.q];
-  const double x = pp, y = qq, z = pq;
-  if (abs(z) <= max(kNothing, kRounding * sqrt(abs(x) * abs(y)))) return false;
+  const int circle = players - 1;
+  const int p = (round + k) % circle, q = k == 0 ? circle : (round + circle - k) % circle;
+  double &pp = a[p * (ld + 1)], &qq = a[q * (ld + 1)], &pq = element(a, ld, p, q);
+  const double x = pp, y = qq, z = pq;  // conflicts: a round's pairs lie along an antidiagonal
+  if (abs(z) <= max(kNothing, kRounding * sqrt(abs(x) * abs(y)))) return {0, 0, p, q};
   const double theta = (y - x) / (2 * z);
   const double t = (theta < 0 ? -1 : 1) / (abs(theta) + sqrt(theta * theta + 1));
-  const double cosine = 1 / sqrt(t * t + 1);
-  r.s = t * cosine;
-  r.tau = r.s / (1 + cosine);
+  const double cosine = 1 / sqrt(t * t + 1), s = t * cosine;
   pp = x - t * z;
   qq = y + t * z;
-  pq = a[r.q * ld + r.p] = 0;
-  return true;
+  pq = 0;  // conflicts: as above
+  return {s, s / (1 + cosine), p, q};
 }
 
-/// The 2 x 2 elements where the rows of `down` cross the columns of `across`, and their mirror
-/// images.
-__device__ inline void rotate_crossing(double* a, int ld, const Rotation& down,
-                                       const Rotation& across) {
+/// The four elements where the rows of one pair cross the columns of another.
+__device__ inline void rotate_crossing(double* a, int ld, Rotation down, Rotation across) {
   if (down.s == 0 && across.s == 0) return;
-  double pp = a[down.p * ld + across.p], pq = a[down.p * ld + across.q];
-  double qp = a[down.q * ld + across.p], qq = a[down.q * ld + across.q];
-  turn(across, pp, pq);
-  turn(across, qp, qq);
-  turn(down, pp, qp);
-  turn(down, pq, qq);
-  const auto store = [&](int i, int j, double value) {
-    a[i * ld + j] = value;
-    a[j * ld + i] = value;
-  };
-  store(down.p, across.p, pp);
-  store(down.q, across.p, qp);
-  store(down.p, across.q, pq);
-  store(down.q, across.q, qq);
+  double &pp = element(a, ld, down.p, across.p), &pq = element(a, ld, down.p, across.q);
+  double &qp = element(a, ld, down.q, across.p), &qq = element(a, ld, down.q, across.q);
+  double w = pp, x = pq, y = qp, z = qq;
+  turn(across, w, x);
+  turn(across, y, z);
+  turn(down, w, y);
+  turn(down, x, z);
+  pp = w;
+  pq = x;
+  qp = y;
+  qq = z;
 }
 
 /// f(k, l) once for each k < l < count, two rows of the triangle in a line.
@@ -85,9 +76,9 @@ __device__ void for_crossings(int count, F f) {
   });
 }
 
-/// a [players(n), players(n)] = vectors^T diag(values) vectors, vectors [n, n]: an eigenvector a
-/// row, in no particular order. The largest |element| of `a`, which is used up, is 1 or 0.
-/// Two-sided Jacobi rotations, n / 2 at a time. Barriers before and after.
+/// vectors [n, n] = the eigenvectors of `a` [players(n), players(n)], one a row in no particular
+/// order, and their values. Only the upper half of `a` counts, which is used up; its largest
+/// |element| is 1 or 0. Two-sided Jacobi rotations, n / 2 at a time. A barrier after.
 __device__ inline void symmetric_eigen(int n, double* a, double* vectors, double* values) {
   SHARED(Rotation, rotation, [128]);
   const int m = players(n), ld = stride(m), half = m / 2, t = int(threadIdx.x);
@@ -99,16 +90,18 @@ __device__ inline void symmetric_eigen(int n, double* a, double* vectors, double
     for (int round = 0; round < m - 1; ++round) {
       bool turns = false;
       if (t < half) {
-        set_pair(m, round, t, rotation[t]);
-        turns = rotate_pair(a, ld, rotation[t]);
+        const Rotation r = rotate_pair(a, ld, m, round, t);
+        turns = r.s != 0;
+        rotation[t] = r;
       }
       if (!__syncthreads_or(turns)) continue;
       found = true;
       for_crossings(half, [&](int k, int l) { rotate_crossing(a, ld, rotation[k], rotation[l]); });
-      for_elements(half, n, [&](int k, int j) {
-        const Rotation& r = rotation[k];
-        if (r.s != 0) turn(r, vectors[r.p * stride(n) + j], vectors[r.q * stride(n) + j]);
-      });
+      for (int k = t / 32; k < half; k += kThreads / 32) {
+        const Rotation r = rotation[k];
+        double *const p = vectors + r.p * stride(n), *const q = vectors + r.q * stride(n);
+        for (int j = t % 32; j < n && r.s != 0; j += 32) turn(r, p[j], q[j]);
+      }
       __syncthreads();
     }
   }
