@@ -19,7 +19,7 @@ Doubles mean_of(const Values& x, int64_t n, int64_t d) {
 
 double reference(const Values& x, const Values& w, int64_t n, int64_t d) {
   const Doubles mean = mean_of(x, n, d);
-  double sum = 0;
+  long double sum = 0;  // of millions of terms
   for (int64_t i = 0; i < n; ++i) {
     const auto y = [&](int64_t j) { return double(x[size_t(i * d + j)]) - mean[size_t(j)]; };
     for (int64_t j = 0; j < d; ++j)
@@ -27,7 +27,7 @@ double reference(const Values& x, const Values& w, int64_t n, int64_t d) {
         for (int64_t l = 0; l < d; ++l)
           sum += double(w[size_t((j * d + k) * d + l)]) * y(j) * y(k) * y(l) / double(n);
   }
-  return sum;
+  return double(sum);
 }
 
 // The gradient, in double.

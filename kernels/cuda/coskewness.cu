@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(kFlat) symmetric_kernel(int64_t d, const real*
   const int64_t at = int64_t(blockIdx.x) * kFlat + threadIdx.x;
   if (at >= d * d * d) return;
   const int64_t j = at / (d * d), a = at / d % d, b = at % d;
+  // scattered: the orders of three indices, once
   const auto part = [&](int64_t p, int64_t q, int64_t r) { return double(w[(p * d + q) * d + r]); };
   const double sum = a > b ? 0
                            : part(j, a, b) + part(j, b, a) + part(a, j, b) + part(a, b, j) +
@@ -59,7 +60,7 @@ __device__ void add_products(const real* y, const real* form, int down, int acro
 }
 
 // q_ij = y_i^T W_j y_i for a tile of rows and a j, a block each: into q [N, d] if there is one, and
-// its sums over the rows, as they are and weighted by y_ij, into parts [tiles, 2, d].
+// its sums over the rows, as they are and weighted by y_ij, into parts [2, d, tiles].
 __global__ void __launch_bounds__(kThreads)
     form_kernel(int64_t rows, int d, const real* x, const double* mean, const real* forms, real* q,
                 double* parts) {
@@ -100,22 +101,23 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x >= 32) return;
   double plain = 0, weighted = 0;
   for (int r = threadIdx.x; r < kTile && first + r < rows; r += 32) {
-    if (q) q[(first + r) * d + own] = result[r];
+    if (q) q[(first + r) * d + own] = result[r];  // scattered: a column
     plain += double(result[r]);
     weighted += double(result[r]) * double(y[own * kStride + r]);
   }
   plain = warp_sum(plain);
   weighted = warp_sum(weighted);
   if (threadIdx.x > 0) return;
-  parts[tile * 2 * d + own] = plain;
-  parts[tile * 2 * d + d + own] = weighted;
+  const int64_t tiles = gridDim.x / d;
+  parts[own * tiles + tile] = plain;
+  parts[(d + own) * tiles + tile] = weighted;
 }
 
 // sums [2, d] of the tiles' parts, a block each.
 __global__ void __launch_bounds__(kFlat)
-    sum_kernel(int64_t tiles, int d, const double* parts, double* sums) {
+    sum_kernel(int64_t tiles, const double* parts, double* sums) {
   double sum = 0;
-  for (int64_t t = threadIdx.x; t < tiles; t += kFlat) sum += parts[t * 2 * d + blockIdx.x];
+  for (int64_t t = threadIdx.x; t < tiles; t += kFlat) sum += parts[blockIdx.x * tiles + t];
   sum = block_sum<kFlat>(sum);
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
@@ -157,7 +159,7 @@ void coskewness_forward(const Cuda& be, const CoskewnessShape& s, In x, In w,
     launch(be, form_kernel, unsigned(tiles * d), kThreads,
            size_t(padded(d)) * kStride * sizeof(real), s.rows, d, x.data(), mean.data(), forms,
            pointer(dx), parts);
-    launch(be, sum_kernel, unsigned(2 * d), kFlat, 0, tiles, d, parts, sums);
+    launch(be, sum_kernel, unsigned(2 * d), kFlat, 0, tiles, parts, sums);
   }
   launch(be, finish_kernel,
          unsigned(std::max<int64_t>(ceil_div<int64_t>(std::ssize(dx), kFlat), 1)), kFlat, 0, s.rows,
