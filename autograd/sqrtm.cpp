@@ -10,18 +10,13 @@ MatrixRoots sqrtm(Tape& tape, const Tensor& a, Roots wanted, double ridge) {
   if (wanted != Roots::root) y.inverse = tape.make(a.shape, a.requires_grad());
   const auto kept = tape.take<double>(a.requires_grad() ? shape.kept_size() : 0);
   tape.run([&](const auto& be) {
-    if constexpr (requires { sqrtm_scratch_bytes(be, shape); })
-      sqrtm_forward(be, shape, a.value, y.root.value, y.inverse.value, kept,
-                    tape.scratch(sqrtm_scratch_bytes(be, shape)));
-    else
-      throw std::invalid_argument("sqrtm: not on this device");
+    sqrtm_forward(be, shape, a.value, y.root.value, y.inverse.value, kept,
+                  tape.scratch(sqrtm_scratch_bytes(be, shape)));
   });
   tape.record({y.root, y.inverse}, [&tape, shape, a, y, kept](const auto& be) {
-    if constexpr (requires { sqrtm_scratch_bytes(be, shape); }) {
-      const Scratch scratch = tape.scratch(sqrtm_scratch_bytes(be, shape));
-      sqrtm_backward(be, shape, kept, tape.grad(y.root), tape.grad(y.inverse), tape.grad_sink(a),
-                     scratch);
-    }
+    const Scratch scratch = tape.scratch(sqrtm_scratch_bytes(be, shape));
+    sqrtm_backward(be, shape, kept, tape.grad(y.root), tape.grad(y.inverse), tape.grad_sink(a),
+                   scratch);
   });
   return y;
 }

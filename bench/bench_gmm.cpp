@@ -80,6 +80,8 @@ void gmm(benchmark::State& state, const Case& c, bool backward) {
   s.options.components = c.components;
   s.options.iterations = c.iterations;
   s.options.covariance = c.full ? GmmCovariance::full : GmmCovariance::diagonal;
+  const bool large = c.rows * c.components > 1 << 15;
+  s.options.arithmetic = large ? GmmArithmetic::products : GmmArithmetic::direct;
   const bool small = c.rows <= 1000;
   const Values x = clusters(c);
   Values dx(x.size());

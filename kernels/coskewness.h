@@ -23,7 +23,10 @@ struct CoskewnessShape {
 /// d > kCoskewnessWidth.
 void coskewness_forward(const Cpu&, const CoskewnessShape&, In x, In w,
                         std::span<const double> mean, Out value, Out dx, Scratch);
+void coskewness_forward(const Cuda&, const CoskewnessShape&, In x, In w,
+                        std::span<const double> mean, Out value, Out dx, Scratch);
 
 size_t coskewness_scratch_bytes(const Cpu&, const CoskewnessShape&);
+size_t coskewness_scratch_bytes(const Cuda&, const CoskewnessShape&);
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -16,9 +16,8 @@ enum class GmmGradient {
   last_step    ///< of the last M-step and what follows it, its posteriors taken for constants
 };
 enum class GmmArithmetic {
-  automatic,  ///< diagonal: products where B K > 2^15, else direct
-  direct,     ///< (x - mu)^2 / v in double
-  products    ///< Cpu, diagonal: matrix products of the standardised [x^2, x] in `real`
+  direct,   ///< (x - mu)^2 / v in double
+  products  ///< Cpu, diagonal: matrix products of the standardised [x^2, x] in `real`
 };
 
 struct GmmOptions {
@@ -32,7 +31,7 @@ struct GmmOptions {
   GmmCovariance covariance = GmmCovariance::diagonal;
   double ridge = 1e-3;  ///< full only, >= 0: share of the mean variance
   GmmGradient gradient = GmmGradient::every_step;
-  GmmArithmetic arithmetic = GmmArithmetic::automatic;
+  GmmArithmetic arithmetic = GmmArithmetic::direct;
 };
 
 struct GmmShape {
@@ -66,12 +65,13 @@ struct GmmShape {
 /// all finite; it is a part of the definition, not a safeguard.
 ///
 /// EM runs in double in every build: it amplifies rounding errors from step to step. The exception
-/// are large diagonal mixtures on the CPU (GmmArithmetic::products): columns are shifted and scaled
-/// to mean 0 and variance 1, and products of `real` are summed in double every few thousand rows;
-/// that costs the digits of mu^2 / v where a component is much narrower than the batch, and the
-/// floor is at least one rounding error of the batch's variance. `state` is
-/// work space in which the steps' parameters stay for the backward pass; posteriors stay there too
-/// only in the direct diagonal path.
+/// are diagonal mixtures on the CPU where GmmArithmetic::products is asked for: columns are shifted
+/// and scaled to mean 0 and variance 1, and products of `real` are summed in double every few
+/// thousand rows. Logits and a variance then have an error of about eps mu^2 / v, in standardised
+/// columns, which is large where a component is much narrower than the batch; and the floor is at
+/// least one rounding error of the batch's variance. `state` is work space in which the steps'
+/// parameters stay for the backward pass; posteriors stay there too only in the direct diagonal
+/// path.
 ///
 /// max(a, b) passes the gradient to a where a > b. round(linspace) is computed in float whatever
 /// the build, step = (B - 1) / (K - 1), k < K / 2: k step, else (B - 1) - (K - 1 - k) step, as

@@ -27,6 +27,8 @@ struct SqrtmShape {
 /// that does not fit.
 void sqrtm_forward(const Cpu&, const SqrtmShape&, In a, Out root, Out inverse,
                    std::span<double> kept, Scratch);
+void sqrtm_forward(const Cuda&, const SqrtmShape&, In a, Out root, Out inverse,
+                   std::span<double> kept, Scratch);
 
 /// da += V ((V^T G V) o K) V^T for each of the two results, G = (gradient + its transpose) / 2 and
 /// K the divided differences of the function: K_ij = 1 / (r_i + r_j) for the root (so that da
@@ -37,8 +39,11 @@ void sqrtm_forward(const Cpu&, const SqrtmShape&, In a, Out root, Out inverse,
 ///   droot, dinverse [batch, d, d]; empty: 0
 void sqrtm_backward(const Cpu&, const SqrtmShape&, std::span<const double> kept, In droot,
                     In dinverse, InOut da, Scratch);
+void sqrtm_backward(const Cuda&, const SqrtmShape&, std::span<const double> kept, In droot,
+                    In dinverse, InOut da, Scratch);
 
 /// Work space that either direction needs, in bytes.
 size_t sqrtm_scratch_bytes(const Cpu&, const SqrtmShape&);
+size_t sqrtm_scratch_bytes(const Cuda&, const SqrtmShape&);
 
 }  // namespace decalign::inline DECALIGN_REAL

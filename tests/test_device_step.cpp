@@ -4,6 +4,7 @@
 
 #include "data/dataset.h"
 #include "model/batches.h"
+#include "model/config_keys.h"
 #include "model/recorded_steps.h"
 #include "tests/small_config.h"
 #include "tests/support.h"
@@ -111,31 +112,54 @@ double error_of(In got, In want) {
 
 constexpr double kLimit = sizeof(real) == 8 ? 1e-10 : 2e-4;
 
+void compare_with_host(const Config& config, const Sizes& sizes, const Split& split) {
+  const Batch batch = batch_of(split, split.modalities[0].count);
+  const Pass host = run_step(config, sizes, batch, Device(Cpu{1}));
+  for (const Device& device : devices()) {
+    INFO(sizes.size() << " modalities");
+    const Pass pass = run_step(config, sizes, batch, device);
+    for (size_t i = 0; i < host.losses.size(); ++i)
+      CHECK(pass.losses[i] == Approx(host.losses[i]).epsilon(kLimit));
+    CHECK(error_of(pass.logits, host.logits) <= kLimit);
+    Network network(config, sizes, "config");
+    for (const Parameter& p : network.parameters().list()) {
+      const auto part = [&](const Pass& from) {
+        return In(from.gradients).subspan(size_t(p.offset), size_t(p.size()));
+      };
+      INFO(p.name);
+      // The keys' bias has a gradient of nothing but rounding.
+      if (p.name.ends_with("in_proj_bias")) continue;
+      CHECK(error_of(part(pass), part(host)) <= kLimit);
+    }
+  }
+}
+
+// Lengths from 1 to all of a modality's steps, none of the second sample's.
+void shorten(Split& split) {
+  for (Sequences& s : split.modalities)
+    for (int64_t n = 0; n < s.count; ++n)
+      s.lengths[size_t(n)] = n == 1 ? 0 : int32_t(1 + (7 * n + s.width) % s.steps);
+}
+
 }  // namespace
 
 TEST_CASE("device step: losses and gradients are the host's", "[model][device]") {
+  for (const Sizes& sizes : {kTwo, kThree, kFive})
+    compare_with_host(config_of(sizes), sizes, split_of(sizes, 6));
+}
+
+// Full covariances, Bures costs, sums, transport in the log domain with its envelope gradient,
+// sequences without padding.
+TEST_CASE("device step: losses and gradients of variant paper are the host's", "[model][device]") {
   for (const Sizes& sizes : {kTwo, kThree, kFive}) {
-    const Config config = config_of(sizes);
-    const Split split = split_of(sizes, 6);
-    const Batch batch = batch_of(split, 6);
-    const Pass host = run_step(config, sizes, batch, Device(Cpu{1}));
-    for (const Device& device : devices()) {
-      INFO(sizes.size() << " modalities");
-      const Pass pass = run_step(config, sizes, batch, device);
-      for (size_t i = 0; i < host.losses.size(); ++i)
-        CHECK(pass.losses[i] == Approx(host.losses[i]).epsilon(kLimit));
-      CHECK(error_of(pass.logits, host.logits) <= kLimit);
-      Network network(config, sizes, "config");
-      for (const Parameter& p : network.parameters().list()) {
-        const auto part = [&](const Pass& from) {
-          return In(from.gradients).subspan(size_t(p.offset), size_t(p.size()));
-        };
-        INFO(p.name);
-        // The keys' bias has a gradient of nothing but rounding.
-        if (p.name.ends_with("in_proj_bias")) continue;
-        CHECK(error_of(part(pass), part(host)) <= kLimit);
-      }
-    }
+    Config config = config_of(sizes);
+    config.nlevels = 1;
+    config.num_prototypes = 2;
+    config.variant = "paper";
+    apply_variant(config);
+    Split split = split_of(sizes, 4);
+    shorten(split);
+    compare_with_host(config, sizes, split);
   }
 }
 
@@ -188,13 +212,6 @@ TEST_CASE("device step: Adam on equal gradients gives the host's weights", "[mod
 }
 
 namespace {
-
-// Lengths from 1 to all of a modality's steps, none of the second sample's.
-void shorten(Split& split) {
-  for (Sequences& s : split.modalities)
-    for (int64_t n = 0; n < s.count; ++n)
-      s.lengths[size_t(n)] = n == 1 ? 0 : int32_t(1 + (7 * n + s.width) % s.steps);
-}
 
 // Token ids for the first modality's values, of which some at the end, and one in between, are not
 // attended.

@@ -3,14 +3,14 @@
 # what tools/kernel_model says of counts that are known.
 # Usage: test_kernel_report.sh BUILD
 set -uo pipefail
-report=$(dirname "$0")/../tools/kernel_report
+report=("$(dirname "$0")/../tools/kernel_report")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failures=0
 # expect STATUS FOLDER PATTERN: how the report of a folder ends, and a line that it has.
 expect() {
   local output status
-  output=$("$report" "$2" 2>&1)
+  output=$("${report[@]}" "$2" 2>&1)
   status=$?
   if [ $status -ne "$1" ] || ! grep -qE "$3" <<<"$output"; then
     echo "status $status instead of $1, or no line like '$3':" >&2
@@ -43,7 +43,7 @@ record 32 24 0 0
 expect 1 "$folder" 'k_kernel +sm_90 +32 +0 +24 .*local memory'
 expect 0 "$1" '^adam: clipped_kernel +sm_[0-9]+ '
 
-report=$(dirname "$0")/../tools/kernel_model
+report=("$(dirname "$0")/../tools/kernel_model")
 # costs SOURCE:LINE WAYS: a scattered read there, and a bank conflict.
 costs() {
   cat >"$folder/costs" <<EOF
@@ -65,4 +65,16 @@ costs gmm.cu:1 2
 expect 1 "$folder/costs" '^\| gmm.cu:1 .*not explained'
 costs "gmm.cu:$((at + 1))" 3
 expect 1 "$folder/costs" '^\| mmd.cu:1 \| read \| 9 \| 3 \| \*\*not explained'
+
+report+=(--bars)
+for bar in sinkhorn bures sqrtm mmd moments gmm gmm-full gmm-large; do
+  cat >"$folder/$bar" <<EOF
+{"kernel": "k_kernel", "launches": 2, "blocks": 66, "threads": 512, "dynamic_shared_bytes": 100000, \
+"distinct_read": 6880000, "distinct_written": 1720000, "flops": null, "shared_passes": 1000, "barriers": 20}
+EOF
+done
+# 2 x 1.3 + 8.6 MB / 4.3 TB/s x 132 / 66 + 20 barriers
+expect 0 "$folder" '^\| modelled \| sinkhorn.* \| 2 \| 7 \| bytes of 66 blocks \| 40 us \| 40 \| 0.18 \|$'
+# 500 times the work, and 20 barriers for each of 125 waves of two blocks a multiprocessor
+expect 0 "$folder" '^\| modelled \| bures.* \| 2 \| 1078 \| bytes \| cuSOLVER / 30 \| - \| - \|$'
 exit $((failures > 0))

@@ -4,13 +4,15 @@
 
 namespace decalign::inline DECALIGN_REAL::bench {
 
-/// x [N, d]; components, full, iterations -> weights, means, covariances
+/// x [N, d]; components, full, direct, iterations -> weights, means, covariances
 void run_gmm(Problem& p) {
   const int64_t N = p.size("x", 0), d = p.size("x", 1), K = p.option("components", int64_t(8));
   GmmShape s{1, N, d, {}};
   s.options.components = K;
   s.options.iterations = p.option("iterations", int64_t(1));
   s.options.covariance = p.option("full", false) ? GmmCovariance::full : GmmCovariance::diagonal;
+  s.options.arithmetic =
+      p.option("direct", false) ? GmmArithmetic::direct : GmmArithmetic::products;
   const int64_t spread = s.options.covariance == GmmCovariance::full ? d * d : d;
   const In x = p.input("x");
   const Out weights = p.output("weights", {K}), means = p.output("means", {K, d}),

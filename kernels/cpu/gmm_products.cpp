@@ -148,10 +148,8 @@ double softmax(real* l, int64_t K, bool likelihood) {
 }  // namespace
 
 bool by_products(const GmmShape& s) {
-  const GmmOptions& o = s.options;
-  if (o.covariance != GmmCovariance::diagonal) return false;
-  return o.arithmetic == GmmArithmetic::products ||
-         (o.arithmetic == GmmArithmetic::automatic && s.batch * o.components > 1 << 15);
+  return s.options.covariance == GmmCovariance::diagonal &&
+         s.options.arithmetic == GmmArithmetic::products;
 }
 
 ProductProblem product_problem(const GmmShape& s, Scratch state) {

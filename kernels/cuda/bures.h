@@ -3,7 +3,7 @@
 
 #include "kernels/carve.h"
 #include "kernels/check/bures.h"
-#include "kernels/cuda/small_matrix.h"
+#include "kernels/cuda/blocks.h"
 
 namespace decalign::inline DECALIGN_REAL::bures {
 
@@ -52,21 +52,8 @@ __device__ void for_partners(const Problem& z, int64_t one, F f) {
   }
 }
 
-// How the work matrices of a block are held: in shared memory or, for so many blocks, in scratch.
-struct Blocks {
-  size_t shared;
-  int64_t doubles;  // of a block's
-  int64_t count(const Cuda& be, int64_t wanted) const {
-    return shared > 0 ? wanted : std::min<int64_t>(wanted, be.multiprocessors);
-  }
-  int64_t scratch(const Cuda& be, int64_t wanted) const {
-    return shared > 0 ? 0 : doubles * count(be, wanted);
-  }
-};
-inline Blocks blocks(int64_t doubles) {
-  const size_t bytes = size_t(doubles) * sizeof(double);
-  return {bytes <= small::kSharedBytes ? bytes : 0, doubles};
-}
+using small::Blocks;
+using small::blocks;
 inline Blocks forward_blocks(const BuresShape& s) {
   return blocks(4 * small::matrix_size(int(s.rank), int(s.rank)));
 }
