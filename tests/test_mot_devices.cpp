@@ -77,15 +77,18 @@ TEST_CASE("mot: problems of many blocks agree with the CPU", "[kernels][mot]") {
     int64_t batch, K, sweeps, halvings;
     double epsilon, tolerance;
     MotGradient gradient = MotGradient::converged;
+    double shift = 0;  // of all costs
   };
   for (const Case& c :
        {Case{2, 66, 3, 0, 0.1, 0}, Case{1, 56, 0, 0, 0.1, 0}, Case{1, 56, 40, 0, 0.3, 1e-3},
         Case{1, 56, 8, 2, 0.05, 0}, Case{1, 56, 2, 0, 1e-3, 0}, Case{2, 42, 2, 0, 1e-3, 0},
         Case{1, 56, 2, 0, 0.1, 0, MotGradient::unrolled},
-        Case{2, 40, 1, 0, 0.1, 0, MotGradient::unrolled}}) {
+        Case{2, 40, 1, 0, 0.1, 0, MotGradient::unrolled},
+        Case{1, 56, 2, 0, 0.0143, 0, MotGradient::converged, 1}}) {  // first sums beyond range
     MotProblem p(CostGraph::complete, c.batch, 3, c.K, 1);
     p.marginals[1] = 0;
     p.normalise();
+    for (real& e : p.cost) e += real(c.shift);
     MotOptions& o = p.s.options;
     o.max_sweeps = c.sweeps;
     o.halvings = c.halvings;

@@ -32,7 +32,7 @@ Graph make_graph(const Cuda& be, const MotShape& s);
 
 /// Blocks of a launch: as many as there are problems, unless each needs scratch.
 inline int64_t blocks(const Cuda& be, const MotShape& s, bool shared) {
-  return shared ? s.batch : std::min<int64_t>(s.batch, be.multiprocessors);
+  return shared ? s.batch : std::min<int64_t>(s.batch, std::min(be.multiprocessors, kCounters));
 }
 
 /// Threads for a message's elements, a product's, or a warp for each sum.

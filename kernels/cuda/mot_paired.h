@@ -64,8 +64,8 @@ struct Paired : Stream {
     }
   }
 
-  /// Absorbs the potentials at hand; `ready` unless the range does not do. Barriers.
-  __device__ void prepare() {
+  /// What X is to absorb, and u relative to that. Barrier.
+  __device__ void take_in() const {
     for_each(z.n, [&](int i) {
       const int m = i / z.K, k = i - m * z.K;
       const bool zero = start && m >= touched;
@@ -75,21 +75,39 @@ struct Paired : Stream {
       share_of(m, 0)[k] = share_of(before(m), 1)[k] = 0.5 * absorbed[i];
     });
     __syncthreads();
-    for (int round = 0;; ++round) {
-      double high = -kInfinity, low = -kInfinity;  // of -exponents
-      for_each(z.c, [&](int at) {
-        const int p = at / (z.K * z.K), i = at / z.K % z.K, j = at % z.K;
-        const double x = exponent(p, i, j);
-        high = max(high, x), low = max(low, -x);
-        X_of(p)[i * z.ld + j] = x < kLowest ? 0 : exp(x);
-      });
-      high = largest(high), low = largest(low);
-      // After a sweep the sums are 1 and what underflows carries nothing; before it are anything.
-      ready = high <= kHighest && (!start || low <= -kLowest / 3);
-      if (high <= kHighest || round == 1) break;
+  }
+
+  struct Extent {
+    double high, low;  // the largest exponent, and that of -exponents
+  };
+  /// Elements [begin, end) of X, and their extent in every thread. Barriers.
+  __device__ Extent build(int begin, int end) const {
+    double high = -kInfinity, low = -kInfinity;
+    for_each(end - begin, [&](int e) {
+      const int at = begin + e, p = at / (z.K * z.K), i = at / z.K % z.K, j = at % z.K;
+      const double x = exponent(p, i, j);
+      high = max(high, x), low = max(low, -x);
+      X_of(p)[i * z.ld + j] = x < kLowest ? 0 : exp(x);
+    });
+    high = largest(high);
+    return {high, largest(low)};
+  }
+
+  /// X is built: `ready` unless the range does not do, be it with other shares. Barriers.
+  __device__ void judge(Extent x) {
+    if (x.high > kHighest) {
       for (int again = 0; again < 4; ++again) balance();
+      x = build(0, z.c);
     }
+    // After a sweep the sums are 1 and what underflows carries nothing; before it are anything.
+    ready = x.high <= kHighest && (!start || x.low <= -kLowest / 3);
     __syncthreads();
+  }
+
+  /// Absorbs the potentials at hand. Barriers.
+  __device__ void prepare() {
+    take_in();
+    judge(build(0, z.c));
   }
 
   /// f(i, j, sum_l X_r[l, i] s_l X_q[j, l]) for every element of pair p. No barrier. A thread takes

@@ -1,3 +1,4 @@
+#include "kernels/cuda/last_block.h"
 #include "kernels/cuda/mot_unroll.h"
 #include "kernels/cuda/mot_wide.h"
 
@@ -6,10 +7,33 @@ namespace {
 
 constexpr int kTile = 64, kDepth = 16, kSide = 16, kEach = kTile / kSide;
 constexpr int kWarps = kThreads / 32;
+constexpr int kBuilt = 16 * kThreads;  // elements of X that a block builds
 
-// Absorbs the potentials; of a new stage of epsilon. Barriers.
-__device__ void absorb(Slot& s) {
-  s.prepare();
+// Asks for X. Barrier.
+__device__ void absorb(const Slot& s) {
+  s.take_in();
+  if (s.thread() == 0) s.control.absorb = 2;
+}
+
+// X, if asked for. The last block knows whether its range does; the plan's place holds extents.
+__global__ void __launch_bounds__(kThreads, 1)
+    build_kernel(const __grid_constant__ Sizes z, const __grid_constant__ Wide w,
+                 unsigned* counters) {
+  Slot s(z, w, int(blockIdx.y));
+  if (s.control.absorb != 2) return;
+  s.resume();
+  const int begin = int(blockIdx.x) * kBuilt, end = min(begin + kBuilt, z.c);
+  Paired::Extent x = s.build(begin, end);
+  if (s.thread() == 0) s.plan[2 * blockIdx.x] = x.high, s.plan[2 * blockIdx.x + 1] = x.low;
+  if (!is_last_block(counters + blockIdx.y, int(gridDim.x))) return;
+  x = {-kInfinity, -kInfinity};
+  s.for_each(int(gridDim.x), [&](int b) {
+    x.high = max(x.high, load_part(s.plan + 2 * b));
+    x.low = max(x.low, load_part(s.plan + 2 * b + 1));
+  });
+  x.high = s.largest(x.high);
+  x.low = s.largest(x.low);
+  s.judge(x);
   if (s.thread() == 0) s.control.ready = s.ready, s.control.absorb = 0;
 }
 
@@ -106,7 +130,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // The same by the plain sum.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     stream_plan_kernel(const __grid_constant__ Sizes z, const __grid_constant__ Wide w) {
   Slot s(z, w, int(blockIdx.y));
   if (s.control.ready) return;
@@ -278,7 +302,9 @@ struct Launcher {
     many(stream_kernel, K, 2);
     many(stream_kernel, K, 1);
     each(settle_kernel, end);
+    build();
   }
+  void build() const { many(build_kernel, ceil_div(z.c, kBuilt), be.counters); }
   void plan() const {
     const unsigned tiles = unsigned(ceil_div(z.K, kTile) * ceil_div(z.K, kTile));
     note_flops(kDouble * 6 * double(z.K) * z.K * z.K * slots);
@@ -290,8 +316,10 @@ struct Launcher {
 }  // namespace
 
 void wide_sweeps(const Cuda& be, const Sizes& z, const Wide& w, int slots) {
+  expect(be.counters != nullptr, "Cuda: the backend has no counters");
   const Launcher with{be, z, w, unsigned(slots)};
   with.each(open_kernel, nullptr, nullptr);
+  with.build();
   int64_t sweeps = 0;
   for (int64_t h = z.halvings; h >= 0; --h) {
     const int64_t end = h > 0 ? std::min(sweeps + 3, z.max_sweeps) : z.max_sweeps;
@@ -299,14 +327,17 @@ void wide_sweeps(const Cuda& be, const Sizes& z, const Wide& w, int slots) {
       with.two_updates(3 * end, h > 0 ? 0 : z.tolerance);
     sweeps = end;
     with.each(stage_kernel, h > 0);
+    with.build();
   }
   with.plan();
 }
 
 void wide_plan(const Cuda& be, const Sizes& z, const Wide& w, const double* state,
                const real* report, int slots) {
+  expect(be.counters != nullptr, "Cuda: the backend has no counters");
   const Launcher with{be, z, w, unsigned(slots)};
   with.each(open_kernel, state, report);
+  with.build();
   with.plan();
 }
 

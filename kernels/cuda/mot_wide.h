@@ -13,7 +13,7 @@ struct Control {
   double epsilon, heat;
   int start, ready, done;
   int pending;  // of the two updates of a launch, those that the plain sum has to do
-  int absorb;   // the potentials are to be absorbed anew
+  int absorb;   // the potentials are to be absorbed anew; 2: X is to be built
 };
 static_assert(sizeof(Control) <= kControl * sizeof(double));
 
