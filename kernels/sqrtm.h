@@ -13,7 +13,7 @@ struct SqrtmShape {
   int64_t kept_size() const { return batch * width * (width + 1); }
 };
 
-/// root = S^1/2 and inverse = S^-1/2, symmetric, of S = (A + A^T) / 2 + ridge I.
+/// root = S^1/2 and inverse = S^-1/2, symmetric to the bit, of S = (A + A^T) / 2 + ridge I.
 ///
 ///   a [batch, d, d], S positive semidefinite, d from 1 to 256
 ///   root, inverse [batch, d, d]; empty: not wanted

@@ -34,14 +34,14 @@ double rounding(int64_t d, const double* values) {
   return sqrtm::kRounding * largest;
 }
 
-// to = vectors^T diag(f) vectors
+// to = vectors^T diag(f) vectors, symmetric to the bit; f >= 0
 void compose(int64_t d, const double* vectors, const double* f, double* scaled, double* to,
              real* out) {
   const int64_t ld = stride(d);
   for (int64_t i = 0; i < d; ++i)
     for (int64_t j = 0; j < ld; j += kDoubles)
-      vector_at(scaled + i * ld + j) = f[i] * vector_at(vectors + i * ld + j);
-  symmetric_product(d, d, transposed(vectors, d), scaled, to);
+      vector_at(scaled + i * ld + j) = std::sqrt(f[i]) * vector_at(vectors + i * ld + j);
+  symmetric_product(d, d, transposed(scaled, d), scaled, to);
   write(d, d, to, out);
 }
 
