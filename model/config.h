@@ -60,7 +60,7 @@ struct Config {
 
   // Optimisation
   int64_t batch_size = 24, accumulation_steps = 1, num_epochs = 100;
-  double learning_rate = 1e-3, weight_decay = 0, clip = 0.8, factor = 0.1;
+  double learning_rate = 1e-3, weight_decay = 0, clip = 0.8, factor = 0.1, average_decay = 0;
   int64_t patience = 20;
   std::optional<int64_t> scheduler_patience, early_stop_patience;
   std::string selection_metric, scheduler_metric;  // empty: see MetricChoice in model/selection.h

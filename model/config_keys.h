@@ -144,6 +144,9 @@ void visit_keys(C& c, V&& v) {
   v("learning_rate", c.learning_rate, kNonNegative, "", "Adam's step size");
   v("weight_decay", c.weight_decay, kNonNegative, "", "coupled L2 decay");
   v("clip", c.clip, kPositive, "", "largest norm of all gradients together");
+  v("average_decay", c.average_decay, kRate, "",
+    "validation, checkpoint and test take an average of the trained weights, which after step t "
+    "moves max(1 - average_decay, 1 / t) of the way to them. 0: off");
   v("factor", c.factor, Range{0, 1, false, true}, "",
     "what the learning rate is multiplied by on a plateau");
   v("patience", c.patience, kCountOrZero, "", "default of the next two");

@@ -5,6 +5,7 @@
 
 #include "autograd/buffer.h"
 #include "kernels/adam.h"
+#include "kernels/weight_average.h"
 #include "model/parameters.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -21,7 +22,10 @@ class Optimizer {
   /// Group g of the parameters has groups[g]; all are clipped together, by the first one's `clip`.
   /// Parameters that are not trained stay untouched. Throws std::invalid_argument for a parameter
   /// of a group that is not there.
-  Optimizer(Parameters& parameters, const std::vector<ParameterGroup>& groups);
+  /// With `average_decay` above 0 every step updates their average too: see
+  /// kernels/weight_average.h.
+  Optimizer(Parameters& parameters, const std::vector<ParameterGroup>& groups,
+            double average_decay = 0);
   /// The same options and step size for every group.
   Optimizer(Parameters& parameters, const AdamOptions& options, double learning_rate);
 
@@ -39,12 +43,15 @@ class Optimizer {
   double learning_rate(size_t group = 0) const { return groups_[group].state.learning_rate; }
   void set_learning_rate(size_t group, double rate);
 
-  /// What a resumed run needs: moments (laid out as the parameters' flat arrays) and the number of
-  /// steps done.
+  bool averaging() const { return average_decay_ > 0; }
+
+  /// What a resumed run needs: moments and average (laid out as the parameters' flat arrays; no
+  /// average where none is kept) and the number of steps done.
   std::vector<real> first_moment() const { return m_.read(); }
   std::vector<real> second_moment() const { return v_.read(); }
+  std::vector<real> average() const { return average_.read(); }
   int64_t steps() const { return groups_[0].state.step; }
-  void restore(In first_moment, In second_moment, int64_t steps);
+  void restore(In first_moment, In second_moment, In average, int64_t steps);
 
  private:
   struct Group {
@@ -56,9 +63,24 @@ class Optimizer {
   std::vector<AdamRange> ranges_;  // of trained parameters, merged where they touch
   void push_state(size_t group);
   Device device_;
-  Buffer<real> m_, v_;
+  double average_decay_;
+  Buffer<real> m_, v_, average_;
   Buffer<AdamState> states_;  // of the groups, where the kernels read them
   Buffer<std::byte> scratch_;
+};
+
+/// While it lives the parameters are their average, on the host and on the device.
+class AveragedWeights {
+ public:
+  /// Does nothing where the optimiser keeps no average. Both must outlive it.
+  AveragedWeights(Parameters& parameters, const Optimizer& optimizer);
+  ~AveragedWeights();
+  AveragedWeights(const AveragedWeights&) = delete;
+  AveragedWeights& operator=(const AveragedWeights&) = delete;
+
+ private:
+  Parameters& parameters_;
+  std::vector<real> own_;  // the weights as trained; empty: no average
 };
 
 }  // namespace decalign::inline DECALIGN_REAL

@@ -79,7 +79,8 @@ Trainer::Trainer(const Config& config, const Dataset& dataset, const Statistics&
           config, modality_sizes(dataset.splits.at("train")), "config",
           encoder && !encoder->frozen ? std::optional(encoder->pretrained.config) : std::nullopt),
       optimizer_(moved(network_, device).parameters(),
-                 parameter_groups(config, network_.encoder(), config.learning_rate)),
+                 parameter_groups(config, network_.encoder(), config.learning_rate),
+                 config.average_decay),
       tape_(device),
       random_(device, 1),
       selection_(selection_choice(config)),
@@ -217,6 +218,7 @@ void Trainer::run() {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<double> rates = rates_;
     const EpochLoss loss = train_epoch(epoch);
+    std::optional<AveragedWeights> averaged(std::in_place, network_.parameters(), optimizer_);
     const Evaluation valid = validate(epoch);
     const double value = selection_.value(valid.metrics, valid.loss);
     if (progress_.scheduler.step(scheduling_.value(valid.metrics, valid.loss)))
@@ -244,6 +246,7 @@ void Trainer::run() {
       progress_.best_value = value;
       save_checkpoint(checkpoint_path(), network_, about_);
     }
+    averaged.reset();
     save_state();
   }
   if (progress_.best_epoch == 0)

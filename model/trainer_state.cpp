@@ -105,6 +105,9 @@ void Trainer::save_state() {
   const std::vector<real> m = optimizer_.first_moment(), v = optimizer_.second_moment();
   tensors.push_back(tensor_out<real>("optimizer.m", {std::ssize(m)}, In(m)));
   tensors.push_back(tensor_out<real>("optimizer.v", {std::ssize(v)}, In(v)));
+  const std::vector<real> average = optimizer_.average();
+  if (optimizer_.averaging())
+    tensors.push_back(tensor_out<real>("optimizer.average", {std::ssize(average)}, In(average)));
   // Numbers that must come back to the bit.
   std::vector<double> numbers{progress_.best_value, progress_.scheduler.best};
   numbers.insert(numbers.end(), rates_.begin(), rates_.end());
@@ -137,7 +140,9 @@ bool Trainer::load_state() {
     return std::vector<real>(values.begin(), values.end());
   };
   load_weights(network_.parameters(), file);
-  const std::vector<real> m = moment("optimizer.m"), v = moment("optimizer.v");
+  const std::vector<real> m = moment("optimizer.m"), v = moment("optimizer.v"),
+                          average = optimizer_.averaging() ? moment("optimizer.average")
+                                                           : std::vector<real>();
   const std::vector<double> numbers = file.doubles("optimizer.numbers");
   if (numbers.size() != 2 + rates_.size())
     throw input_error(file.file() + ": tensor \"optimizer.numbers\" has another size");
@@ -147,7 +152,7 @@ bool Trainer::load_state() {
   try {
     progress_.epoch = details.at("epoch");
     progress_.best_epoch = about_.epoch = details.at("best_epoch");
-    optimizer_.restore(m, v, details.at("steps"));
+    optimizer_.restore(m, v, average, details.at("steps"));
     progress_.scheduler.started = details.at("scheduler_started");
     progress_.scheduler.bad_epochs = details.at("scheduler_bad_epochs");
   } catch (const json::exception& e) {

@@ -242,7 +242,9 @@ void compare_recorded(const Config& config, const Split& split,
   options.clip = 0.6;
   const std::vector<ModalitySize> sizes = modality_sizes(split);
   Network eager(config, sizes, "config", encoder);
-  Optimizer eager_optimizer(start(eager), options, 0.003);
+  const std::vector<ParameterGroup> groups(encoder ? size_t(encoder->num_hidden_layers) + 2 : 1,
+                                           {options, 0.003});
+  Optimizer eager_optimizer(start(eager), groups, 0.9);
   Tape eager_tape(device);
   std::vector<double> losses;
   Buffer<RandomState> random(device, 1);
@@ -261,7 +263,7 @@ void compare_recorded(const Config& config, const Split& split,
     eager_optimizer.step();
   }
   Network network(config, sizes, "config", encoder);
-  Optimizer optimizer(start(network), options, 0.003);
+  Optimizer optimizer(start(network), groups, 0.9);
   Tape tape(device);
   RecordedSteps steps(network, optimizer, tape, split, budget);
   CHECK(steps.resident() == !budget);
@@ -275,6 +277,12 @@ void compare_recorded(const Config& config, const Split& split,
   CHECK(recorded == losses);
   CHECK(steps.nodes() > 0);
   CHECK(optimizer.steps() == 9);
+  CHECK(optimizer.average() == eager_optimizer.average());
+  {
+    const AveragedWeights averaged(network.parameters(), optimizer);
+    network.parameters().fetch();  // from the device
+    CHECK(std::ranges::equal(network.parameters().values(), optimizer.average()));
+  }
   eager.parameters().fetch();
   network.parameters().fetch();
   CHECK(std::equal(network.parameters().values().begin(), network.parameters().values().end(),

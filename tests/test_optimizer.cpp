@@ -107,8 +107,9 @@ TEST_CASE("optimizer: moments and step count carried over continue to the same b
   AdamOptions options;
   options.clip = 1;
   Parameters whole = three_parameters(), half = three_parameters();
-  Optimizer a(whole, options, 0.02);
-  Optimizer before(half, options, 0.02);
+  const double decay = GENERATE(0.0, 0.7);
+  const std::vector<ParameterGroup> groups{{options, 0.02}};
+  Optimizer a(whole, groups, decay), before(half, groups, decay);
   for (unsigned t = 0; t < 4; ++t) {
     set_gradients(whole, 50 * t);
     a.step();
@@ -116,13 +117,46 @@ TEST_CASE("optimizer: moments and step count carried over continue to the same b
     set_gradients(half, 50 * t);
     before.step();
   }
-  Optimizer b(half, options, 0.02);
-  b.restore(before.first_moment(), before.second_moment(), before.steps());
+  Optimizer b(half, groups, decay);
+  b.restore(before.first_moment(), before.second_moment(), before.average(), before.steps());
   for (unsigned t = 2; t < 4; ++t) {
     set_gradients(half, 50 * t);
     b.step();
   }
   CHECK(std::equal(whole.values().begin(), whole.values().end(), half.values().begin()));
+  CHECK(a.average() == b.average());
+  CHECK(a.average().empty() == (decay == 0));
+}
+
+TEST_CASE("optimizer: the average follows the weights, and stands in for them while asked to",
+          "[model][optimizer]") {
+  AdamOptions options;
+  Parameters parameters = three_parameters();
+  const double decay = 0.6;  // the first two steps are averaged evenly
+  Optimizer optimizer(parameters, {{options, 0.05}}, decay);
+  const auto values = [&] {
+    return std::vector<double>(parameters.values().begin(), parameters.values().end());
+  };
+  std::vector<double> want = values();
+  for (int t = 1; t <= 4; ++t) {
+    set_gradients(parameters, unsigned(20 * t));
+    optimizer.step();
+    const double take = std::max(1 - decay, 1.0 / t);
+    const std::vector<double> now = values();
+    for (size_t i = 0; i < want.size(); ++i) want[i] += take * (now[i] - want[i]);
+  }
+  const std::vector<double> own = values();
+  {
+    const AveragedWeights averaged(parameters, optimizer);
+    require_close(parameters.values(), want, 16);
+    for (const char* name : {"first", "second", "third"})
+      CHECK(parameters.values(*parameters.find(name))[0] !=
+            real(own[size_t(parameters.find(name)->offset)]));
+  }
+  CHECK(values() == own);
+  Optimizer plain(parameters, options, 0.05);
+  const AveragedWeights nothing(parameters, plain);
+  CHECK(values() == own);
 }
 
 TEST_CASE("optimizer: each group has its step size and decay, all share the norm",

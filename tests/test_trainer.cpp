@@ -129,6 +129,32 @@ TEST_CASE("trainer: it learns, and ends with the best epoch's weights", "[model]
   CHECK(details(folder / "run/checkpoint.safetensors").at("epoch") == trainer.best_epoch());
 }
 
+TEST_CASE("trainer: with an average it validates and keeps the average, and trains as without",
+          "[model][trainer]") {
+  const Dataset data = tiny_data();
+  const Device device(Cpu{2});
+  const TemporaryFolder folder;
+  RunLog log("", true);
+  Config config = tiny_config(3);
+  config.scheduler_patience = 9;  // validation is not to change the steps
+  Trainer plain(config, data, {}, nullptr, 7, folder / "plain", device, log);
+  plain.run();
+  config.average_decay = 0.9;
+  Trainer averaged(config, data, {}, nullptr, 7, folder / "averaged", device, log);
+  averaged.run();
+  const Safetensors best(folder / "averaged/checkpoint.safetensors"),
+      last(folder / "averaged/state.safetensors"), without(folder / "plain/state.safetensors");
+  REQUIRE(averaged.best_epoch() == 3);  // so that both files are of one epoch
+  CHECK(evaluate_split(averaged.network(), data.splits.at("valid"), device).loss ==
+        averaged.best_value());
+  const std::vector<double> average = last.doubles("optimizer.average");
+  const Parameter& p = *averaged.network().parameters().find("encoder_com.weight");
+  const std::vector<double> kept = best.doubles(p.name), now = last.doubles(p.name);
+  CHECK(std::equal(kept.begin(), kept.end(), average.begin() + p.offset));
+  CHECK(kept != now);
+  CHECK(now == without.doubles(p.name));
+}
+
 TEST_CASE("trainer: a reloaded checkpoint gives the same predictions", "[model][trainer]") {
   const Dataset data = tiny_data();
   const Device device(Cpu{2});
@@ -202,13 +228,16 @@ TEST_CASE("trainer: 1 and 2 threads write the same bits, another seed does not",
 TEST_CASE("trainer: a run resumed after any epoch ends with the same bits", "[model][trainer]") {
   const Dataset data = tiny_data();
   const TemporaryFolder folder;
-  const Config config = tiny_config(4);
+  Config config = tiny_config(4);
+  config.average_decay = GENERATE(0.0, 0.9);
   train(config, data, folder / "whole");
   for (int64_t epochs : {1, 3}) {
     INFO("after epoch " << epochs);
     const std::string part = folder / ("part" + std::to_string(epochs));
     const std::string rest = folder / ("rest" + std::to_string(epochs));
-    train(tiny_config(epochs), data, part);
+    Config shorter = config;
+    shorter.num_epochs = epochs;
+    train(shorter, data, part);
     continue_as(part, rest, config);
     CHECK(details(rest + "/state.safetensors").at("epoch") == epochs);
     train(config, data, rest);
