@@ -7,6 +7,7 @@
 #include "kernels/sample_moments.h"
 #include "kernels/sinkhorn.h"
 #include "kernels/sqrtm.h"
+#include "tests/mot_problems.h"
 #include "tests/sim/cost_model.h"
 #include "tests/support.h"
 #include "tests/symmetric.h"
@@ -67,6 +68,20 @@ TEST_CASE("costs: sinkhorn", "[.bar][.bar-sinkhorn]") {
     sinkhorn_forward(be, s, cost, marginals, scalings, value, report, scratch.span());
     sinkhorn_backward(be, s, cost, marginals, scalings, report, one, dcost, dmarginals,
                       scratch.span());
+  });
+}
+
+TEST_CASE("costs: mot", "[.bar][.bar-mot]") {
+  MotProblem p(CostGraph::complete, 1, 3, 7, 1);
+  p.s.options.value = MotValue::primal;
+  p.s.options.gradient = MotGradient::unrolled;
+  Shared<double> state(static_cast<size_t>(mot_state_size(p.s)));
+  Values value(1), report(4), one(1, 1), dcost(p.cost.size()), dmarginals(p.marginals.size());
+  count([&](const auto& be) {
+    Workspace scratch(mot_scratch_bytes(be, p.s));
+    mot_forward(be, p.s, p.cost, p.marginals, state, value, {}, report, scratch.span());
+    mot_backward(be, p.s, p.cost, p.marginals, state, report, one, {}, dcost, dmarginals, {},
+                 scratch.span());
   });
 }
 
