@@ -48,8 +48,9 @@ TEST_CASE("config: every shipped config parses and survives the round trip", "[m
     const Config config = parse_config(read_json(entry.path()), entry.path());
     check_round_trip(config);
   }
-  CHECK(found >= 6);
-  for (const char* name : {"mosi", "mosei", "sims", "iemocap", "generated", "default"})
+  CHECK(found >= 7);
+  for (const char* name :
+       {"mosi", "mosi_finetune", "mosei", "sims", "iemocap", "generated", "default"})
     CHECK(std::filesystem::exists(std::string(DECALIGN_CONFIGS) + "/" + name + ".json"));
 }
 
@@ -66,6 +67,26 @@ TEST_CASE("config: a shipped config's values arrive", "[model][config]") {
   CHECK(sims.feature_clip_percentiles == std::vector<double>{0.1, 99.9});
   CHECK(sims.learning_rate == 3.5e-5);
   CHECK(sims.use_bert);
+}
+
+TEST_CASE("config: mosi_finetune is mosi with another optimisation, on the attended tokens",
+          "[model][config]") {
+  const std::string folder = DECALIGN_CONFIGS;
+  json tuned = read_json(folder + "/mosi_finetune.json");
+  const Config config = parse_config(tuned, "mosi_finetune");
+  CHECK(config.learning_rate == 2e-4);
+  CHECK(config.bert_learning_rate == 1e-4);
+  CHECK(config.weight_decay == 0.05);
+  CHECK(config.bert_weight_decay == 0.0);
+  CHECK(config.average_decay == 0.98);
+  CHECK(config.num_epochs == 8);
+  json released = read_json(folder + "/mosi.json");
+  for (json* c : {&tuned, &released})
+    for (const char* key :
+         {"learning_rate", "bert_learning_rate", "weight_decay", "bert_weight_decay",
+          "average_decay", "num_epochs", "mask_source", "need_feature_standardized"})
+      c->erase(key);
+  CHECK(tuned == released);
 }
 
 TEST_CASE("config: absent keys and null are the release's defaults", "[model][config]") {
