@@ -9,9 +9,9 @@
 namespace decalign::inline DECALIGN_REAL::test {
 
 /// Every device that this program has: the CPU with one and two threads, and a GPU, twice, where
-/// there is one; in the simulated build the simulated device alone, twice. DECALIGN_REQUIRE_CUDA=1
-/// makes a missing GPU the end of the program, DECALIGN_CUDA_ONLY=1 leaves the CPU out where there
-/// is one.
+/// there is one; in the simulated build the simulated device alone, twice in float, once in double.
+/// DECALIGN_REQUIRE_CUDA=1 makes a missing GPU the end of the program, DECALIGN_CUDA_ONLY=1 leaves
+/// the CPU out where there is one.
 const std::vector<Device>& devices();
 
 /// The first of them that is not the host, or null.

@@ -112,7 +112,7 @@ for n, k, d, full in ((10 ** 5, 64, 64, False), (20000, 64, 16, True), (20000, 1
     CASES[f"gmm {'full' if full else 'diagonal'} {n:g} x {d}, K = {k}"] = dict(
         kernel="gmm", inputs=(gmm_inputs, n, d, k), tolerance=1e-3, options={"components": k, "iterations": 1, "full": full})
 CASES["gmm diagonal 20000 x 16, K = 16, 1000 apart"] = dict(kernel="gmm", inputs=(gmm_inputs, 20000, 16, 16, 1e3), tolerance=1e-3,
-                                                            options={"components": 16, "iterations": 2})
+                                                            options={"components": 16, "iterations": 2, "direct": True})
 
 
 # ---- files: a safetensors header and the arrays behind it ------------------------------------------------------------------
