@@ -69,15 +69,13 @@ void start(const ProductProblem& q, int64_t m, const real* x, const int32_t* cho
       sum += q.chunk_sums(m, c)[j];
       square += q.chunk_sums(m, c)[d + j];
     }
-    sum /= double(q.batch);
-    const double v = std::max(square / double(q.batch) - sum * sum, 0.0);
-    q.spread[m * d + j] = v;
-    q.shift[m * d + j] = real(double(x[j]) + sum);
-    const real scale = real(1 / std::sqrt(v));
-    q.scale[m * d + j] = std::isfinite(scale) && scale > 0 ? scale : real(1);
+    const auto column = gmm_column::standard(double(x[j]), sum, square, double(q.batch));
+    q.spread[m * d + j] = column.variance;
+    q.shift[m * d + j] = column.shift;
+    q.scale[m * d + j] = column.scale;
     for (int64_t k = 0; k < K; ++k) {
       p.means[k * d + j] = double(x[choice[k] * d + j]);
-      p.variances[k * d + j] = std::max(v, q.floor);
+      p.variances[k * d + j] = std::max(column.variance, q.floor);
     }
   }
   std::fill_n(p.weights, K, 1 / double(K));
@@ -101,17 +99,15 @@ void maximisation(const ProductProblem& q, int64_t step, int64_t m) {
   const double *count = q.chunk_sums(m, 0), *moments = count + K;
   const Parameters p = q.parameters(step, m);
   for (int64_t k = 0; k < K; ++k) {
-    const double raw = count[k], n_k = std::max(raw, kCountFloor), r = raw / n_k;
+    const double raw = count[k], n_k = std::max(raw, kCountFloor);
     q.count(step - 1, m)[k] = raw;
     p.weights[k] = n_k / double(q.batch);
     for (int64_t j = 0; j < d; ++j) {
-      const double shift = double(q.shift[m * d + j]), scale = double(q.scale[m * d + j]);
-      const double a = moments[k * 2 * d + d + j] / (n_k * scale);
-      const double b = moments[k * 2 * d + j] / (n_k * scale) / scale;
-      p.means[k * d + j] = r * shift + a;
-      // Where N_k is floored, r < 1, means and squares shrink towards 0.
-      const double v = b - a * a + (1 - r) * (2 * shift * a + r * shift * shift);
-      p.variances[k * d + j] = std::max(v, q.floor_of(m, j));
+      const double *square = moments + k * 2 * d, *plain = square + d;
+      const auto e = gmm_column::estimate(plain[j], square[j], n_k, raw / n_k, q.shift_of(m, j),
+                                          q.scale_of(m, j));
+      p.means[k * d + j] = e.mean;
+      p.variances[k * d + j] = std::max(e.variance, q.floor_of(m, j));
     }
   }
 }
@@ -193,17 +189,15 @@ void prepare_logits(const ProductProblem& q, int64_t step, int64_t m) {
   const Parameters p = q.parameters(step, m);
   real* plain = q.plain + m * q.plain_size();
   for (int64_t k = 0; k < K; ++k) {
-    double square = 0;
+    double constant =
+        std::log(std::max(p.weights[k], kWeightFloor)) - 0.5 * log_product(p.variances + k * d, d);
     for (int64_t j = 0; j < d; ++j) {
-      const double scale = double(q.scale[m * d + j]);
-      const double mu = (p.means[k * d + j] - double(q.shift[m * d + j])) * scale;
-      const double w = 1 / (p.variances[k * d + j] * scale) / scale;
-      plain[j * K + k] = real(-0.5 * w);
-      plain[(d + j) * K + k] = real(mu * w);
-      square += mu * mu * w;
+      const auto terms = gmm_column::logit_terms(q.column(m, p, k, j));
+      plain[j * K + k] = real(terms.square);
+      plain[(d + j) * K + k] = real(terms.plain);
+      constant += terms.constant;
     }
-    q.logit_bias[m * K + k] = real(std::log(std::max(p.weights[k], kWeightFloor)) -
-                                   0.5 * (square + log_product(p.variances + k * d, d)));
+    q.logit_bias[m * K + k] = real(constant);
   }
   pack(plain, K, 2 * d, K, q.logit_matrix + m * q.packed_logits());
 }

@@ -5,6 +5,7 @@
 // tile, so that posteriors exist for a tile at a time; its sums are in double.
 #pragma once
 
+#include "kernels/check/gmm_column.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gmm_steps.h"
 
@@ -40,9 +41,15 @@ struct ProductProblem {
     return round_up(
         kRows * (2 * width + second_width() + 3 * components) + components * (1 + 2 * width), 16);
   }
-  // Of column j's variances: what `real` cannot tell from 0 beside the batch's variance is floored.
   double floor_of(int64_t m, int64_t j) const {
-    return std::max(floor, double(std::numeric_limits<real>::epsilon()) * spread[m * width + j]);
+    return gmm_column::variance_floor(floor, spread[m * width + j]);
+  }
+  double shift_of(int64_t m, int64_t j) const { return double(shift[m * width + j]); }
+  double scale_of(int64_t m, int64_t j) const { return double(scale[m * width + j]); }
+  // Column j of component k.
+  gmm_column::Column column(int64_t m, const Parameters& p, int64_t k, int64_t j) const {
+    const int64_t i = k * width + j;
+    return gmm_column::column(p.means[i], p.variances[i], shift_of(m, j), scale_of(m, j));
   }
   Parameters parameters(int64_t step, int64_t m) const {
     return at(history + (step * modalities + m) * parameters_size());

@@ -4,16 +4,9 @@
 namespace decalign::inline DECALIGN_REAL::mixture {
 namespace {
 
-// Of a component's parameters in standardised coordinates.
-struct Column {
-  double mu, w, dmu, dv;
-};
-
-Column column(const ProductProblem& q, int64_t m, int64_t j, const Parameters& p,
-              const Parameters& dp, int64_t i) {
-  const double shift = double(q.shift[m * q.width + j]), scale = double(q.scale[m * q.width + j]);
-  return {(p.means[i] - shift) * scale, 1 / (p.variances[i] * scale) / scale, dp.means[i] / scale,
-          dp.variances[i] / scale / scale};
+// Rows of dx's matrix: no M-step follows the last E-step.
+int64_t dx_depth(const ProductProblem& q, int64_t step) {
+  return step < q.iterations ? 2 * q.components : q.components;
 }
 
 // Matrices for the M-step that made the parameters of step + 1: dgamma from the features, and dx
@@ -25,40 +18,41 @@ void prepare_backward(const ProductProblem& q, int64_t step, int64_t m) {
   const auto dx_row = [&](int64_t row) { return plain + row * 2 * d; };
   if (step < q.iterations) {
     const Parameters next = q.parameters(step + 1, m);
+    const auto count = [&](int64_t k) { return std::max(q.count(step, m)[k], kCountFloor); };
+    const auto terms = [&](int64_t k, int64_t j) {
+      const int64_t i = k * d + j;
+      return gmm_column::step_terms(q.column(m, next, k, j), next.means[i], next.variances[i],
+                                    dp.means[i], dp.variances[i], q.scale_of(m, j),
+                                    q.count(step, m)[k] >= kCountFloor);
+    };
     for (int64_t k = 0; k < K; ++k) {
-      const double raw = q.count(step, m)[k], n_k = std::max(raw, kCountFloor);
-      const bool kept = raw >= kCountFloor;
-      double constant = kept ? n_k * dp.weights[k] / double(q.batch) : 0;
+      const double n_k = count(k);
+      double constant =
+          q.count(step, m)[k] >= kCountFloor ? n_k * dp.weights[k] / double(q.batch) : 0;
       for (int64_t j = 0; j < d; ++j) {
-        const int64_t i = k * d + j;
-        if (!(next.variances[i] > q.floor_of(m, j))) dp.variances[i] = 0;
-        const double mu = next.means[i], dmu = dp.means[i], dv = dp.variances[i];
-        constant += kept ? -dv * next.variances[i] : (dmu - dv * mu) * mu;
-        const Column c = column(q, m, j, next, dp, i);
-        constant += (c.dv * c.mu - c.dmu) * c.mu;
-        plain[j * K + k] = real(c.dv / n_k);
-        plain[(d + j) * K + k] = real((c.dmu - 2 * c.dv * c.mu) / n_k);
+        if (!(next.variances[k * d + j] > q.floor_of(m, j))) dp.variances[k * d + j] = 0;
+        const auto t = terms(k, j);
+        constant += t.constant;
+        plain[j * K + k] = real(t.square / n_k);
+        plain[(d + j) * K + k] = real(t.plain / n_k);
       }
       q.dgamma_bias[m * K + k] = real(constant / n_k);
     }
     pack(plain, K, 2 * d, K, q.dgamma_matrix + m * q.packed_logits());
     for (int64_t k = 0; k < K; ++k)
       for (int64_t j = 0; j < d; ++j) {
-        const double n_k = std::max(q.count(step, m)[k], kCountFloor);
-        const Column c = column(q, m, j, next, dp, k * d + j);
-        dx_row(K + k)[j] = real(2 * c.dv / n_k);
-        dx_row(K + k)[d + j] = real((c.dmu - 2 * c.dv * c.mu) / n_k);
+        const auto t = terms(k, j);
+        dx_row(K + k)[j] = real(2 * t.square / count(k));
+        dx_row(K + k)[d + j] = real(t.plain / count(k));
       }
-  } else {
-    std::fill_n(dx_row(K), K * 2 * d, real(0));
   }
   for (int64_t k = 0; k < K; ++k)
     for (int64_t j = 0; j < d; ++j) {
-      const Column c = column(q, m, j, p, dp, k * d + j);
-      dx_row(k)[j] = real(-c.w);
-      dx_row(k)[d + j] = real(c.mu * c.w);
+      const auto t = gmm_column::logit_terms(q.column(m, p, k, j));
+      dx_row(k)[j] = real(2 * t.square);
+      dx_row(k)[d + j] = real(t.plain);
     }
-  pack(plain, 2 * d, 2 * K, 2 * d, q.dx_matrix + m * q.packed_dx());
+  pack(plain, 2 * d, dx_depth(q, step), 2 * d, q.dx_matrix + m * q.packed_dx());
 }
 
 struct Cotangents {
@@ -110,8 +104,8 @@ void tile_backward(const ProductProblem& q, const ProductTask& t, const Cotangen
     }
   }
   if (logits) add_moments(q, t, rows, t.pair, 2 * K);
-  multiply(rows, last ? K : 2 * K, 2 * d, t.pair, 2 * K, q.dx_matrix + t.m * q.packed_dx(), nullptr,
-           t.second, 2 * d, Store::overwrite);
+  multiply(rows, dx_depth(q, step), 2 * d, t.pair, 2 * K, q.dx_matrix + t.m * q.packed_dx(),
+           nullptr, t.second, 2 * d, Store::overwrite);
   const real* scale = q.scale + t.m * d;
   for (int64_t i = 0; i < rows; ++i) {
     const real *e = t.features + i * 2 * d + d, *slope = t.second + i * 2 * d, *level = slope + d;
@@ -131,12 +125,11 @@ void collect(const ProductProblem& q, int64_t step, int64_t m) {
     const double t0 = total[k];
     dp.weights[k] = p.weights[k] >= kWeightFloor ? t0 / p.weights[k] : 0;
     for (int64_t j = 0; j < d; ++j) {
-      const double scale = double(q.scale[m * d + j]);
-      const double t2 = moments[k * 2 * d + j], t1 = moments[k * 2 * d + d + j];
-      const Column c = column(q, m, j, p, dp, k * d + j);
-      dp.means[k * d + j] = scale * c.w * (t1 - c.mu * t0);
-      const double spread = t2 - 2 * c.mu * t1 + c.mu * c.mu * t0;
-      dp.variances[k * d + j] = 0.5 * scale * scale * c.w * (c.w * spread - t0);
+      const double *square = moments + k * 2 * d, *plain = square + d;
+      const auto pull =
+          gmm_column::logit_pull(q.column(m, p, k, j), t0, plain[j], square[j], q.scale_of(m, j));
+      dp.means[k * d + j] = pull.mean;
+      dp.variances[k * d + j] = pull.variance;
     }
   }
 }
