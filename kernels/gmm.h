@@ -17,7 +17,7 @@ enum class GmmGradient {
 };
 enum class GmmArithmetic {
   direct,   ///< (x - mu)^2 / v in double
-  products  ///< Cpu, diagonal: matrix products of the standardised [x^2, x] in `real`
+  products  ///< diagonal: matrix products of the standardised [x^2, x] in `real`
 };
 
 struct GmmOptions {
@@ -65,9 +65,9 @@ struct GmmShape {
 /// all finite; it is a part of the definition, not a safeguard.
 ///
 /// EM runs in double in every build: it amplifies rounding errors from step to step. The exception
-/// are diagonal mixtures on the CPU where GmmArithmetic::products is asked for: columns are shifted
-/// and scaled to mean 0 and variance 1, and products of `real` are summed in double every few
-/// thousand rows. Logits and a variance then have an error of about eps mu^2 / v, in standardised
+/// are diagonal mixtures where GmmArithmetic::products is asked for: columns are shifted and scaled
+/// to mean 0 and variance 1, and products of `real`, on Cuda whatever its precision, are summed in
+/// double every thousand rows. Logits and a variance then have an error of about eps mu^2 / v, in standardised
 /// columns, which is large where a component is much narrower than the batch; and the floor is at
 /// least one rounding error of the batch's variance. `state` is work space in which the steps'
 /// parameters stay for the backward pass; posteriors stay there too only in the direct diagonal

@@ -32,4 +32,17 @@ inline void blas_product(const Cuda& be, int64_t rows, int64_t columns, int64_t 
                           int(c_stride), blas_compute(be.precision), CUBLAS_GEMM_DEFAULT));
 }
 
+/// c [parts, rows, columns]: a^T b for `parts` neighbouring parts of a [parts depth, rows] and
+/// b [parts depth, columns].
+inline void blas_part_products(const Cuda& be, int64_t parts, int64_t rows, int64_t columns,
+                               int64_t depth, const real* a, const real* b, real* c) {
+  if (parts == 0 || rows == 0 || columns == 0) return;
+  constexpr cudaDataType kType = sizeof(real) == 8 ? CUDA_R_64F : CUDA_R_32F;
+  const real one = 1, zero = 0;
+  CUDA_CHECK(cublasGemmStridedBatchedEx(
+      be.blas, CUBLAS_OP_N, CUBLAS_OP_T, int(columns), int(rows), int(depth), &one, b, kType,
+      int(columns), depth * columns, a, kType, int(rows), depth * rows, &zero, c, kType,
+      int(columns), rows * columns, int(parts), blas_compute(be.precision), CUBLAS_GEMM_DEFAULT));
+}
+
 }  // namespace decalign::inline DECALIGN_REAL

@@ -1,6 +1,7 @@
 #include "kernels/carve.h"
 #include "kernels/check/gmm.h"
 #include "kernels/cuda/gmm_full.h"
+#include "kernels/cuda/gmm_products.h"
 #include "kernels/cuda/gmm_start.h"
 
 namespace decalign::inline DECALIGN_REAL {
@@ -206,6 +207,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 size_t gmm_state_bytes(const Cuda&, const GmmShape& shape) {
   if (shape.options.covariance == GmmCovariance::full)
     return size_t(shape.modalities) * size_t(gmm_full::sizes(shape).share) * sizeof(double);
+  if (shape.options.arithmetic == GmmArithmetic::products) return gmm_products_state_bytes(shape);
   return size_t(shape.modalities) * size_t(sizes(shape).share) * sizeof(double);
 }
 
@@ -217,6 +219,9 @@ void gmm_forward(const Cuda& be, const GmmShape& shape, In x, Out weights, Out m
   if (shape.options.covariance == GmmCovariance::full)
     return gmm_full_forward(be, shape, x, weights, means, covariances, posteriors, marginals,
                             log_likelihood, choice, state);
+  if (shape.options.arithmetic == GmmArithmetic::products)
+    return gmm_products_forward(be, shape, x, weights, means, covariances, posteriors, marginals,
+                                log_likelihood, choice, state);
   const Sizes s = sizes(shape);
   const Work work = forward_work(s);
   const auto kernel = place(work) == Place::all          ? fit_kernel<Place::all>

@@ -1,5 +1,6 @@
 #include "kernels/check/gmm.h"
 #include "kernels/cuda/gmm_full.h"
+#include "kernels/cuda/gmm_products.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
@@ -299,6 +300,9 @@ void gmm_backward(const Cuda& be, const GmmShape& shape, In x, std::span<const i
   if (shape.options.covariance == GmmCovariance::full)
     return gmm_full_backward(be, shape, choice, dweights, dmeans, dcovariances, dposteriors,
                              dmarginals, dlog_likelihood, dx, state);
+  if (shape.options.arithmetic == GmmArithmetic::products)
+    return gmm_products_backward(be, shape, x, choice, dweights, dmeans, dcovariances, dposteriors,
+                                 dmarginals, dlog_likelihood, dx, state);
   const Sizes s = sizes(shape);
   const Work work = backward_work(s);
   const auto kernel = place(work) == Place::all          ? backward_kernel<Place::all>
