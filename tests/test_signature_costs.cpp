@@ -141,12 +141,14 @@ TEST_CASE("costs: full mixtures of a step", "[.bar][.bar-gmm-full]") {
 }
 
 TEST_CASE("costs: a large mixture's E-step", "[.bar][.bar-gmm-large]") {
-  GmmShape s{1, 1000, 128, {}};
-  s.options.components = 32;
+  const size_t K = 1024, d = 128;
+  GmmShape s{1, 250, 128, {}};
+  s.options.components = 1024;
   s.options.iterations = 0;
+  s.options.arithmetic = GmmArithmetic::products;
   const Values x = uniform(s.batch * s.width, -1, 1);
-  Values weights(32), means(32 * 128), variances(32 * 128), posteriors(32 * 1000);
-  Shared<int32_t> choice(32);
+  Values weights(K), means(K * d), variances(K * d), posteriors(K * 250);
+  Shared<int32_t> choice(K);
   count([&](const auto& be) {
     Workspace state(gmm_state_bytes(be, s));
     gmm_forward(be, s, x, weights, means, variances, posteriors, {}, {}, choice, state.span());
