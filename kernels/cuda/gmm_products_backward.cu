@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Gradients of the parameters of `step` from the moments of the logits' gradient.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     collect_kernel(const __grid_constant__ Problem q, int64_t step,
                    const __grid_constant__ Given g) {
   const int64_t m = blockIdx.y, K = q.components, d = q.width;
