@@ -67,11 +67,11 @@ struct GmmShape {
 /// EM runs in double in every build: it amplifies rounding errors from step to step. The exception
 /// are diagonal mixtures where GmmArithmetic::products is asked for: columns are shifted and scaled
 /// to mean 0 and variance 1, and products of `real`, on Cuda whatever its precision, are summed in
-/// double every thousand rows. Logits and a variance then have an error of about eps mu^2 / v, in standardised
-/// columns, which is large where a component is much narrower than the batch; and the floor is at
-/// least one rounding error of the batch's variance. `state` is work space in which the steps'
-/// parameters stay for the backward pass; posteriors stay there too only in the direct diagonal
-/// path.
+/// double every thousand rows. Logits and a variance then have an error of about eps mu^2 / v, in
+/// standardised columns, which is large where a component is much narrower than the batch; and the
+/// floor is at least one rounding error of the batch's variance. `state` is work space in which the
+/// steps' parameters stay for the backward pass; posteriors stay there too only in the direct
+/// diagonal path.
 ///
 /// max(a, b) passes the gradient to a where a > b. round(linspace) is computed in float whatever
 /// the build, step = (B - 1) / (K - 1), k < K / 2: k step, else (B - 1) - (K - 1 - k) step, as
