@@ -14,8 +14,9 @@ MmdTwoSampleShape shape_of(const Tensor& x, const Tensor& y, int64_t bandwidths,
 }  // namespace
 
 Tensor mmd_two_sample(Tape& tape, const Tensor& x, const Tensor& y, const Tensor& bandwidths,
-                      const Tensor& weights, bool unbiased) {
-  const MmdTwoSampleShape shape = shape_of(x, y, bandwidths.size(), unbiased);
+                      const Tensor& weights, bool unbiased, MmdArithmetic arithmetic) {
+  MmdTwoSampleShape shape = shape_of(x, y, bandwidths.size(), unbiased);
+  shape.arithmetic = arithmetic;
   const Tensor value =
       tape.make({1}, x.requires_grad() || y.requires_grad() || bandwidths.requires_grad());
   const auto gradient = [&](const Tensor& t) {

@@ -9,7 +9,8 @@ namespace decalign::inline DECALIGN_REAL {
 /// x [n, d], y [m, d], bandwidths [L], weights [L] (constant) -> [1]. See
 /// kernels/mmd_two_sample.h.
 Tensor mmd_two_sample(Tape&, const Tensor& x, const Tensor& y, const Tensor& bandwidths,
-                      const Tensor& weights, bool unbiased = false);
+                      const Tensor& weights, bool unbiased = false,
+                      MmdArithmetic = MmdArithmetic::differences);
 
 /// The median heuristic's bandwidth of x and y -> [1], without a gradient.
 Tensor mmd_median_bandwidth(Tape&, const Tensor& x, const Tensor& y);

@@ -7,10 +7,16 @@ namespace decalign::inline DECALIGN_REAL {
 
 constexpr int64_t kMmdBandwidths = 16;  // at most
 
+enum class MmdArithmetic {
+  differences,  ///< sums of squared differences
+  products      ///< Cuda, in float: |u|^2 + |v|^2 - 2 u v on tensor cores; elsewhere differences
+};
+
 struct MmdTwoSampleShape {
   int64_t x_rows = 0, y_rows = 0, width = 0;  ///< x is [n, d], y [m, d]
   int64_t bandwidths = 1;                     ///< L, 1 to kMmdBandwidths
   bool unbiased = false;                      ///< the U-statistic
+  MmdArithmetic arithmetic = MmdArithmetic::differences;
 };
 
 /// value = a sum_ij k(x_i, x_j) + b sum_ij k(y_i, y_j) - 2 / (n m) sum_ij k(x_i, y_j),
@@ -26,7 +32,9 @@ struct MmdTwoSampleShape {
 /// bandwidths[l - 1], its kernel is the square of the one before: from the widest to the narrowest,
 /// each half of the one before, L kernels cost one exp. Distances and gradients are sums of
 /// differences, so that nothing is lost where points lie close together or far from the origin;
-/// kernels are summed in double.
+/// kernels are summed in double. With products a squared distance has an error of a few eps of
+/// |u - c|^2 + |v - c|^2, c about the mean of all rows, and a pull one of as much of its terms
+/// P (u - c): nothing is lost where bandwidths are of the size of the samples' spread.
 ///
 /// No rows in a sample: 0. A bandwidth that is not > 0 makes the value NaN (they may lie in a
 /// device's memory, and are not looked at before). Throws std::invalid_argument for the unbiased

@@ -54,6 +54,17 @@ void count_mixture(GmmCovariance covariance) {
   });
 }
 
+void count_mmd(MmdArithmetic arithmetic) {
+  const MmdTwoSampleShape s{256, 256, 64, 1, false, arithmetic};
+  const Values x = uniform(256 * 64, -1, 1, 1), y = uniform(256 * 64, -1, 1, 2), bandwidth(1, 64),
+               weight(1, 1);
+  Values value(1), dx(x.size()), dy(y.size());
+  count([&](const auto& be) {
+    Workspace scratch(mmd_two_sample_scratch_bytes(be, s));
+    mmd_two_sample_forward(be, s, x, y, bandwidth, weight, value, dx, dy, {}, scratch.span());
+  });
+}
+
 }  // namespace
 
 TEST_CASE("costs: sinkhorn", "[.bar][.bar-sinkhorn]") {
@@ -109,15 +120,10 @@ TEST_CASE("costs: sqrtm", "[.bar][.bar-sqrtm]") {
   });
 }
 
-TEST_CASE("costs: mmd", "[.bar][.bar-mmd]") {
-  const MmdTwoSampleShape s{256, 256, 64, 1, false};
-  const Values x = uniform(256 * 64, -1, 1, 1), y = uniform(256 * 64, -1, 1, 2), bandwidth(1, 64),
-               weight(1, 1);
-  Values value(1), dx(x.size()), dy(y.size());
-  count([&](const auto& be) {
-    Workspace scratch(mmd_two_sample_scratch_bytes(be, s));
-    mmd_two_sample_forward(be, s, x, y, bandwidth, weight, value, dx, dy, {}, scratch.span());
-  });
+TEST_CASE("costs: mmd", "[.bar][.bar-mmd]") { count_mmd(MmdArithmetic::differences); }
+
+TEST_CASE("costs: mmd by products", "[.bar][.bar-mmd-products]") {
+  count_mmd(MmdArithmetic::products);
 }
 
 TEST_CASE("costs: moments", "[.bar][.bar-moments]") {

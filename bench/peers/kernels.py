@@ -78,9 +78,9 @@ def round_half_even(v):
 # name: kernel, inputs, options of bench_kernels, tolerance over the largest entry (or over `scale`). A bar's case comes first, then
 # those that are there for their errors.
 CASES = {
-    "mmd 4096 x 64": dict(kernel="mmd", inputs=(mmd_inputs, 4096, 64), tolerance=1e-3),
-    "mmd 4096 x 64, 5 bandwidths": dict(kernel="mmd", inputs=(mmd_inputs, 4096, 64, 0.1, 5), tolerance=1e-3),
-    "mmd 16384 x 64": dict(kernel="mmd", inputs=(mmd_inputs, 16384, 64), tolerance=1e-3, slow=True),
+    "mmd 4096 x 64": dict(kernel="mmd", inputs=(mmd_inputs, 4096, 64), tolerance=1e-3, options={"products": True}),
+    "mmd 4096 x 64, 5 bandwidths": dict(kernel="mmd", inputs=(mmd_inputs, 4096, 64, 0.1, 5), tolerance=1e-3, options={"products": True}),
+    "mmd 16384 x 64": dict(kernel="mmd", inputs=(mmd_inputs, 16384, 64), tolerance=1e-3, options={"products": True}, slow=True),
     "mmd 1024 x 64, 1e3 from the origin": dict(kernel="mmd", inputs=(mmd_inputs, 1024, 64, 0.1, 1, 1e3), tolerance=1e-3),
     "mmd 1024 x 64, equal samples": dict(kernel="mmd", inputs=(mmd_inputs, 1024, 64, 0.1, 1, 0, True), tolerance=1e-3,
                                          scale={"value": 1.0, "dx": 1 / 1024, "dy": 1 / 1024}),

@@ -8,6 +8,9 @@ namespace decalign::inline DECALIGN_REAL {
 template <Precision P>
 struct InPrecision {};
 
+/// note_flops() counts an operation of tensor cores in tf32, which do 395 TFLOP/s, as so many.
+inline constexpr double kTf32 = 67.0 / 395;
+
 /// f(InPrecision<be.precision>()); the build in double knows no other than fp32.
 template <class F>
 void with_precision([[maybe_unused]] const Cuda& be, F f) {
@@ -44,6 +47,10 @@ struct Mma {
   }
   static __device__ B b(const Slots& column) { return {{word(column, 0), word(column, 1)}}; }
   static __device__ void add(const A& a, const B& b, C& c);
+  static __device__ float rounded(float x) {
+    static_assert(P == Precision::tf32);
+    return __uint_as_float(tf32(x));
+  }
 
  private:
   // Half of the slots, rounded to nearest: one tf32 (ties away from 0) or two bf16 (ties to even).

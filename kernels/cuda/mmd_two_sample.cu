@@ -1,35 +1,20 @@
 #include <algorithm>
 
 #include "kernels/carve.h"
-#include "kernels/check/mmd_two_sample.h"
+#include "kernels/cuda/mmd_two_sample.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/fill.h"
-#include "kernels/mmd_two_sample.h"
 
 namespace decalign::inline DECALIGN_REAL {
 namespace {
+
+using namespace two_sample;
 
 constexpr int kThreads = 256;
 constexpr int kTile = 64;   // rows on either side, and columns of a block's gradient
 constexpr int kDepth = 32;  // columns of a distance in shared memory at a time
 constexpr int kOwn = 4;     // a thread's rows and columns
-constexpr int kMost = int(kMmdBandwidths);
 constexpr int kFinish = 1024;
-
-struct Samples {
-  int64_t x_rows, y_rows, width;
-  const real *x, *y;
-  TwoSampleFactors factors;
-  int bandwidths;
-  const real *bandwidth, *weight;
-  bool pull_x, pull_y, pull_bandwidths;
-  int slices;  // of what a row meets, each summed by itself
-};
-
-struct Kernels {
-  real scale[kMost], weight[kMost], slope[kMost];
-  int square[kMost];
-};
 
 __host__ __device__ inline int64_t tiles_of(int64_t rows) { return (rows + kTile - 1) / kTile; }
 
@@ -56,17 +41,6 @@ __device__ void load_turned(const Tile& t, int64_t width, int64_t begin, real* t
   for (int r = threadIdx.x / kDepth; r < kTile; r += kThreads / kDepth)
     to[turned(column, r)] =
         r < t.count && begin + column < width ? t.rows[r * width + begin + column] : real(0);
-}
-
-__device__ void set_kernels(const Samples& s, Kernels& k) {
-  const int l = threadIdx.x;
-  if (l >= s.bandwidths) return;
-  const real b = s.bandwidth[l];
-  const double inverse = b > 0 ? 1 / double(b) : double(NAN);
-  k.scale[l] = real(-0.5 * inverse);
-  k.weight[l] = s.weight[l];
-  k.slope[l] = real(double(s.weight[l]) * inverse);
-  k.square[l] = l > 0 && is_half(b, s.bandwidth[l - 1]);
 }
 
 // Squared distances of the thread's rows from its columns of the other tile. Barriers within.
@@ -104,8 +78,7 @@ __device__ void distances(const Samples& s, const Tile& own, const Tile& other, 
 // (z). Every pair is met from both sides, so that no sum crosses blocks; a tile's sums are in
 // `real`, those over tiles in double.
 template <bool kBandwidths>
-__global__ void __launch_bounds__(kThreads)
-    pairs_kernel(Samples s, double* gradient, double* value, double* slopes) {
+__global__ void __launch_bounds__(kThreads) pairs_kernel(Samples s, Sums to, double* gradients) {
   DYNAMIC_SHARED(real, memory);
   SHARED(Kernels, kernels, );
   real* const slope = memory;                             // [kTile][kTile + 1]
@@ -115,14 +88,12 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t tiles = tiles_of(s.x_rows) + tiles_of(s.y_rows),
                 column = int64_t(blockIdx.y) * kTile;
   const int columns = int(min(int64_t(kTile), s.width - column));
-  const bool pull = own.is_y ? s.pull_y : s.pull_x;
-  set_kernels(s, kernels);
+  const bool pull = (own.is_y ? s.dy : s.dx) != nullptr;
+  set_kernels(s, 1, kernels);
   double sum = 0, bandwidth_sum[kBandwidths ? kMost : 1] = {}, total[kOwn][kOwn] = {};
   for (int64_t index = blockIdx.z; index < tiles; index += s.slices) {
     const Tile other = tile_at(s, index);
-    const double factor = own.is_y != other.is_y ? s.factors.between
-                          : own.is_y             ? s.factors.y
-                                                 : s.factors.x;
+    const double factor = s.factor(own.is_y, other.is_y);
     real distance[kOwn][kOwn];
     distances(s, own, other, other_rows, other_rows + kDepth * kTile, distance);
     __syncthreads();  // `slope` and the rows have been read
@@ -184,42 +155,41 @@ __global__ void __launch_bounds__(kThreads)
       for (int j = 0; j < kOwn; ++j) total[i][j] += factor * double(more[i][j]);
   }
   if (pull) {
-    double* const to = gradient + int64_t(blockIdx.z) * (s.x_rows + s.y_rows) * s.width;
+    double* const gradient = gradients + int64_t(blockIdx.z) * (s.x_rows + s.y_rows) * s.width;
 #pragma unroll
     for (int i = 0; i < kOwn; ++i)
 #pragma unroll
       for (int j = 0; j < kOwn; ++j) {
         const int row = down + 16 * i, c = across + 16 * j;
         if (row < own.count && c < columns)
-          to[(own.first + row) * s.width + column + c] = total[i][j];
+          gradient[(own.first + row) * s.width + column + c] = total[i][j];
       }
   }
   if (blockIdx.y > 0) return;
   const int64_t part = int64_t(blockIdx.z) * gridDim.x + blockIdx.x;
   sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) value[part] = sum / 2;  // of both sides
+  if (threadIdx.x == 0) to.value[part] = sum / 2;  // of both sides
   if (kBandwidths)
 #pragma unroll
     for (int l = 0; l < kMost; ++l) {
       if (l >= s.bandwidths) break;
       const double all = block_sum<kThreads>(bandwidth_sum[kBandwidths ? l : 0]);
-      if (threadIdx.x == 0) slopes[part * s.bandwidths + l] = all / 2;
+      if (threadIdx.x == 0) to.slope[part * s.bandwidths + l] = all / 2;
     }
 }
 
 // Block 0: the value; block 1 + l: the slope of bandwidth l.
 __global__ void __launch_bounds__(kFinish)
-    value_kernel(Samples s, int64_t parts, const double* part_value, const double* part_slope,
-                 real* value, real* dbandwidths) {
+    value_kernel(Samples s, int64_t parts, Sums from, real* value) {
   const int l = int(blockIdx.x) - 1;
   double sum = 0;
   for (int64_t i = threadIdx.x; i < parts; i += kFinish)
-    sum += l < 0 ? part_value[i] : part_slope[i * s.bandwidths + l];
+    sum += l < 0 ? from.value[i] : from.slope[i * s.bandwidths + l];
   sum = block_sum<kFinish>(sum);
   if (threadIdx.x > 0) return;
   if (l >= 0) {
     const double b = double(s.bandwidth[l]);
-    dbandwidths[l] = real(sum * double(s.weight[l]) / (2 * b * b));
+    s.dbandwidths[l] = real(sum * double(s.weight[l]) / (2 * b * b));
     return;
   }
   for (int i = 0; i < s.bandwidths; ++i) {
@@ -238,20 +208,63 @@ __global__ void __launch_bounds__(kThreads)
   to[i] = real(sum);
 }
 
-int64_t tile_count(const MmdTwoSampleShape& s) { return tiles_of(s.x_rows) + tiles_of(s.y_rows); }
+struct Plan {
+  Samples samples;
+  bool products = false;
+  int64_t blocks = 0;  // of a slice
 
-// About a thousand blocks, however few rows there are.
-int slice_count(const MmdTwoSampleShape& s) {
-  const int64_t tiles = std::max<int64_t>(tile_count(s), 1);
-  return int(std::min({ceil_div<int64_t>(1024, tiles), tiles, int64_t(8)}));
+  explicit Plan(const MmdTwoSampleShape& s)
+      : samples{.x_rows = s.x_rows,
+                .y_rows = s.y_rows,
+                .width = s.width,
+                .factors = two_sample_factors(s),
+                .bandwidths = int(s.bandwidths)} {
+#ifndef DECALIGN_F64
+    products = s.arithmetic == MmdArithmetic::products;
+    if (products) blocks = products_blocks(samples);
+#endif
+    if (!products) blocks = tiles_of(s.x_rows) + tiles_of(s.y_rows);
+    // About a thousand blocks, however few rows there are.
+    const int64_t most = std::max<int64_t>(blocks, 1);
+    samples.slices = int(std::min({ceil_div<int64_t>(1024, most), most, int64_t(8)}));
+  }
+  int64_t parts() const { return samples.slices * blocks; }
+  int64_t stride() const { return (samples.x_rows + samples.y_rows) * samples.width; }
+  size_t bytes() const {
+    const size_t sums =
+        carve_bytes<double>(parts()) + carve_bytes<double>(parts() * samples.bandwidths);
+#ifndef DECALIGN_F64
+    if (products) return sums + products_scratch_bytes(samples);
+#endif
+    return sums + carve_bytes<double>(samples.slices * stride());
+  }
+};
+
+void by_differences(const Cuda& be, const Plan& p, const Sums& sums, Scratch scratch) {
+  const Samples& s = p.samples;
+  const bool pull = s.dx || s.dy;
+  double* const gradient = carve<double>(scratch, s.slices * p.stride());
+  const dim3 grid(unsigned(p.blocks),
+                  pull ? unsigned(std::max<int64_t>(ceil_div<int64_t>(s.width, kTile), 1)) : 1,
+                  unsigned(s.slices));
+  const size_t shared = size_t(kTile * (2 * kTile + 1)) * sizeof(real);
+  note_flops((sizeof(real) / 4) * (pull ? 6 : 3) * double(s.x_rows + s.y_rows) *
+             double(p.stride()));
+  launch(be, s.dbandwidths ? pairs_kernel<true> : pairs_kernel<false>, grid, kThreads, shared, s,
+         sums, gradient);
+  const auto finish = [&](const double* from, int64_t n, real* to) {
+    if (to)
+      launch(be, gradient_kernel, unsigned(ceil_div<int64_t>(n, kThreads)), kThreads, 0, n,
+             p.stride(), s.slices, from, to);
+  };
+  finish(gradient, s.x_rows * s.width, s.dx);
+  finish(gradient + s.x_rows * s.width, s.y_rows * s.width, s.dy);
 }
 
 }  // namespace
 
 size_t mmd_two_sample_scratch_bytes(const Cuda&, const MmdTwoSampleShape& s) {
-  const int64_t slices = slice_count(s), parts = slices * tile_count(s);
-  return carve_bytes<double>(slices * (s.x_rows + s.y_rows) * s.width) +
-         carve_bytes<double>(parts) + carve_bytes<double>(parts * s.bandwidths);
+  return Plan(s).bytes();
 }
 
 void mmd_two_sample_forward(const Cuda& be, const MmdTwoSampleShape& s, In x, In y, In bandwidths,
@@ -260,35 +273,24 @@ void mmd_two_sample_forward(const Cuda& be, const MmdTwoSampleShape& s, In x, In
   check_mmd_two_sample(s, x, y, bandwidths, weights, value, dx, dy, dbandwidths, scratch,
                        mmd_two_sample_scratch_bytes(be, s));
   const bool none = s.x_rows == 0 || s.y_rows == 0;
-  const Samples samples{s.x_rows,          s.y_rows,          s.width,
-                        x.data(),          y.data(),          two_sample_factors(s),
-                        int(s.bandwidths), bandwidths.data(), weights.data(),
-                        !dx.empty(),       !dy.empty(),       !dbandwidths.empty(),
-                        slice_count(s)};
-  const int64_t tiles = tile_count(s), parts = none ? 0 : samples.slices * tiles;
-  const int64_t stride = (s.x_rows + s.y_rows) * s.width;
-  double* const gradient = carve<double>(scratch, samples.slices * stride);
-  double* const part_value = carve<double>(scratch, samples.slices * tiles);
-  double* const part_slope = carve<double>(scratch, samples.slices * tiles * s.bandwidths);
-  const bool pull = samples.pull_x || samples.pull_y;
-  if (!none) {
-    const dim3 grid(unsigned(tiles),
-                    pull ? unsigned(std::max<int64_t>(ceil_div<int64_t>(s.width, kTile), 1)) : 1,
-                    unsigned(samples.slices));
-    const size_t shared = size_t(kTile * (2 * kTile + 1)) * sizeof(real);
-    note_flops((sizeof(real) / 4) * (pull ? 6 : 3) * double(s.x_rows + s.y_rows) * double(stride));
-    launch(be, samples.pull_bandwidths ? pairs_kernel<true> : pairs_kernel<false>, grid, kThreads,
-           shared, samples, gradient, part_value, part_slope);
+  Plan p(s);
+  p.samples.x = x.data(), p.samples.y = y.data();
+  p.samples.bandwidth = bandwidths.data(), p.samples.weight = weights.data();
+  p.samples.dx = pointer(dx), p.samples.dy = pointer(dy);
+  p.samples.dbandwidths = pointer(dbandwidths);
+  const Sums sums{carve<double>(scratch, p.parts()),
+                  carve<double>(scratch, p.parts() * s.bandwidths)};
+  if (none) {
+    fill(be, 0, dx);
+    fill(be, 0, dy);
+  } else {
+#ifndef DECALIGN_F64
+    if (p.products) products(be, p.samples, sums, scratch);
+#endif
+    if (!p.products) by_differences(be, p, sums, scratch);
   }
-  launch(be, value_kernel, 1 + unsigned(dbandwidths.size()), kFinish, 0, samples, parts, part_value,
-         part_slope, value.data(), pointer(dbandwidths));
-  const auto finish = [&](const double* from, Out to) {
-    if (none) return fill(be, 0, to);
-    launch(be, gradient_kernel, unsigned(ceil_div<int64_t>(std::ssize(to), kThreads)), kThreads, 0,
-           int64_t(to.size()), stride, samples.slices, from, pointer(to));
-  };
-  finish(gradient, dx);
-  finish(gradient + s.x_rows * s.width, dy);
+  launch(be, value_kernel, 1 + unsigned(dbandwidths.size()), kFinish, 0, p.samples,
+         none ? 0 : p.parts(), sums, value.data());
 }
 
 }  // namespace decalign::inline DECALIGN_REAL
