@@ -1,8 +1,10 @@
-# Writes a large MMSA pickle of random numbers: python make_large_pickle.py FILE [GIGABYTES]. Then, for the memory of a training:
-#   /usr/bin/time -v decalign train --dataset FILE --out RUN num_epochs=1 need_feature_standardized=true
-# Peak resident memory stays under 1.2 x the float32 arrays (printed here) + the arena (printed in the log) + 64 MB.
+"""Writes a large MMSA pickle of random numbers. Then, for the memory of a training:
+
+    /usr/bin/time -v decalign train --dataset FILE --out RUN num_epochs=1 need_feature_standardized=true
+
+Peak resident memory stays under 1.2 x the float32 arrays (printed here) + the arena (printed in the log) + 64 MB."""
+import argparse
 import pickle
-import sys
 
 import numpy as np
 
@@ -22,13 +24,16 @@ def split(name, n, rng):
     }
 
 
-size = float(sys.argv[2]) if len(sys.argv) > 2 else 2.0
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("file")
+parser.add_argument("gigabytes", nargs="?", type=float, default=2.0)
+args = parser.parse_args()
 per_sample = sum(4 * t * d for t, d in SHAPES.values())
 on_disk = per_sample + 4 * np.prod(SHAPES["audio"]) + 8 * 3 * 50
-samples = int(size * 1e9 / on_disk)
+samples = int(args.gigabytes * 1e9 / on_disk)
 rng = np.random.default_rng(1)
 data = {name: split(name, int(samples * share), rng) for name, share in SHARES.items()}
-with open(sys.argv[1], "wb") as f:
+with open(args.file, "wb") as f:
     pickle.dump(data, f, 4)
 kept = sum(len(s["id"]) for s in data.values()) * per_sample
 print(f"{kept / 1e6:.1f} MB of float32 arrays are kept; bound without the arena: {(1.2 * kept) / 1e6 + 64:.1f} MB")
