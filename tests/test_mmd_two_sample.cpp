@@ -154,15 +154,16 @@ TEST_CASE("mmd_two_sample: blocks of several tiles", "[kernels][mmd_two_sample][
 
 TEST_CASE("mmd_two_sample: products match the definition", "[kernels][mmd_two_sample]") {
   for (const auto& [n, m, d] : std::vector<std::array<int64_t, 3>>{
-           {1, 1, 1}, {129, 33, 16}, {70, 2, 129}, {65, 130, 64}, {5, 6, 0}, {0, 4, 3}, {4, 0, 3}})
-    for (const double far : {0.0, 1e3}) {
-      const Values x = uniform(n * d, far - 1, far + 1, 1), y = uniform(m * d, far - 1, far + 2, 2);
-      const real b = real(1 + d);
+           {1, 1, 1}, {33, 2, 65}, {5, 130, 7}, {5, 6, 0}, {0, 4, 3}, {4, 0, 3}}) {
+    const double far = d == 65 ? 1e3 : 0;
+    const Values x = uniform(n * d, far - 1, far + 1, 1), y = uniform(m * d, far - 1, far + 2, 2);
+    const real b = real(1 + d);
+    if (n < 2 || m < 2)
       require_matches({n, m, d, 1, false, MmdArithmetic::products}, x, y, {b}, {1});
-      if (n > 1 && m > 1)
-        require_matches({n, m, d, 3, true, MmdArithmetic::products}, x, y, {b, b / 2, b / 3},
-                        {real(0.5), 1, 2});
-    }
+    else
+      require_matches({n, m, d, 3, true, MmdArithmetic::products}, x, y, {b, b / 2, b / 3},
+                      {real(0.5), 1, 2});
+  }
 }
 
 TEST_CASE("mmd_two_sample: scales and coincident points", "[kernels][mmd_two_sample]") {

@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads) split_kernel(Samples s, Split z) {
 // Every pair is met from both sides, so that no sum crosses blocks.
 __global__ void __launch_bounds__(kThreads, 2) products_kernel(Samples s, Split z, Sums to) {
   DYNAMIC_SHARED(float, memory);
-  SHARED(Kernels, kernels, );
+  SHARED(Kernel, kernels, [kMost]);
   SHARED(float, own_norm, [kOwn]);
   SHARED(float, slope_sums, [kMost][kThreads]);
   SHARED(float, other_norm, [kOther]);
@@ -118,8 +118,11 @@ __global__ void __launch_bounds__(kThreads, 2) products_kernel(Samples s, Split 
   bool flushed = false;
   // Tiles in `total`, more at first, so that blocks do not flush together.
   int waiting = kFlush - 1 - int(blockIdx.x) % kFlush;
-  const int64_t step = int64_t(s.slices) * kOther;
-  for (int64_t at = int64_t(blockIdx.z) * kOther; at < z.rows; at += step) {
+  const bool idle = row_of(0, 0) - lane / 4 >= own.count;
+  const int64_t of_x = ceil_div<int64_t>(s.x_rows, kOther);
+  const int64_t tiles = of_x + ceil_div<int64_t>(s.y_rows, kOther);
+  for (int64_t tile = blockIdx.z; tile < tiles; tile += s.slices) {
+    const int64_t at = tile < of_x ? tile * kOther : z.y_first + (tile - of_x) * kOther;
     const Tile other = tile_at(s, z, at, kOther);
     Dots dot;
     for (int c = 1; c <= chunks; ++c) {  // the chunk of this block's gradient comes last
@@ -129,8 +132,9 @@ __global__ void __launch_bounds__(kThreads, 2) products_kernel(Samples s, Split 
       stage(z.at(at, column), z.columns, kOther, other_rows);
       if (threadIdx.x < kOther) other_norm[threadIdx.x] = z.norm[at + threadIdx.x];
       __syncthreads();
-      add_dots(own_rows.row(row_of(0, 0) - lane / 4), other_rows, dot);
+      if (!idle) add_dots(own_rows.row(row_of(0, 0) - lane / 4), other_rows, dot);
     }
+    if (idle) continue;
     const TileSums sums =
         weigh(kernels, s.bandwidths, own, other, own_norm, other_norm, dot, slopes);
     const double factor = s.factor(own.is_y, other.is_y);
@@ -146,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, 2) products_kernel(Samples s, Split 
 #pragma unroll
       for (int e = 0; e < 2; ++e) pulled[i][e] += factor * double(sums.pull[i][e]);
     add_pulls(dot, other_rows, float(factor), total);
-    if (++waiting < kFlush && at + step < z.rows) continue;
+    if (++waiting < kFlush && tile + s.slices < tiles) continue;
     flush(z.columns, !flushed, gradient, total);
     waiting = 0, flushed = true;
   }

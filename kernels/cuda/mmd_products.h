@@ -145,7 +145,7 @@ struct TileSums {
 
 // Products become sum_l weight_l k_l / bandwidth_l. `bandwidth`, or null: the lane's sums of
 // k_l d^2, kThreads apart.
-__device__ inline TileSums weigh(const Kernels& kernels, int bandwidths, const Tile& own,
+__device__ inline TileSums weigh(const Kernel* kernels, int bandwidths, const Tile& own,
                                  const Tile& other, const float* own_norm, const float* other_norm,
                                  Dots& dot, float* bandwidth) {
   const bool plain = own.count == kOwn && other.count == kOther &&
@@ -165,9 +165,10 @@ __device__ inline TileSums weigh(const Kernels& kernels, int bandwidths, const T
         float k = 0, pulled = 0;
 #pragma unroll 1
         for (int l = 0; l < bandwidths; ++l) {
-          k = kernels.square[l] ? k * k : there ? exp2(distance * kernels.scale[l]) : 0.0f;
-          sums.value += k * kernels.weight[l];
-          pulled += k * kernels.slope[l];
+          const Kernel kernel = kernels[l];
+          k = kernel.square ? k * k : there ? exp2(distance * kernel.scale) : 0.0f;
+          sums.value += k * kernel.weight;
+          pulled += k * kernel.slope;
           if (bandwidth) bandwidth[l * kThreads] += k * distance;
         }
         sums.pull[i][e / 2] += v = pulled;

@@ -80,7 +80,7 @@ __device__ void distances(const Samples& s, const Tile& own, const Tile& other, 
 template <bool kBandwidths>
 __global__ void __launch_bounds__(kThreads) pairs_kernel(Samples s, Sums to, double* gradients) {
   DYNAMIC_SHARED(real, memory);
-  SHARED(Kernels, kernels, );
+  SHARED(Kernel, kernels, [kMost]);
   real* const slope = memory;                             // [kTile][kTile + 1]
   real* const other_rows = memory + kTile * (kTile + 1);  // as two turned halves, or [row][column]
   const int down = threadIdx.x / 16, across = threadIdx.x % 16;
@@ -109,9 +109,10 @@ __global__ void __launch_bounds__(kThreads) pairs_kernel(Samples s, Sums to, dou
 #pragma unroll
         for (int l = 0; l < kMost; ++l) {
           if (l >= s.bandwidths) break;
-          k = kernels.square[l] ? k * k : there ? exp(distance[i][j] * kernels.scale[l]) : real(0);
-          tile_sum += k * kernels.weight[l];
-          pulled += k * kernels.slope[l];
+          const Kernel kernel = kernels[l];
+          k = kernel.square ? k * k : there ? exp(distance[i][j] * kernel.scale) : real(0);
+          tile_sum += k * kernel.weight;
+          pulled += k * kernel.slope;
           if (kBandwidths) tile_bandwidth[kBandwidths ? l : 0] += k * distance[i][j];
         }
         slope[row * (kTile + 1) + mate] = pulled;

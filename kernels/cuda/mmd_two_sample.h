@@ -26,21 +26,19 @@ struct Sums {
   double *value, *slope;
 };
 
-struct Kernels {
-  real scale[kMost], weight[kMost], slope[kMost];
-  int square[kMost];
+struct alignas(4 * sizeof(real)) Kernel {
+  real scale, weight, slope;
+  int square;  // of the one before
 };
 
 /// A lane per bandwidth. k = exp(scale d^2), or exp2 with `unit` log2 e.
-__device__ inline void set_kernels(const Samples& s, double unit, Kernels& k) {
+__device__ inline void set_kernels(const Samples& s, double unit, Kernel* kernels) {
   const int l = threadIdx.x;
   if (l >= s.bandwidths) return;
   const real b = s.bandwidth[l];
   const double inverse = b > 0 ? 1 / double(b) : double(NAN);
-  k.scale[l] = real(-0.5 * inverse * unit);
-  k.weight[l] = s.weight[l];
-  k.slope[l] = real(double(s.weight[l]) * inverse);
-  k.square[l] = l > 0 && is_half(b, s.bandwidth[l - 1]);
+  kernels[l] = {real(-0.5 * inverse * unit), s.weight[l], real(double(s.weight[l]) * inverse),
+                l > 0 && is_half(b, s.bandwidth[l - 1])};
 }
 
 #ifndef DECALIGN_F64
