@@ -166,7 +166,7 @@ __device__ inline TileSums weigh(const Kernel* kernels, int bandwidths, const Ti
 #pragma unroll 1
         for (int l = 0; l < bandwidths; ++l) {
           const Kernel kernel = kernels[l];
-          k = kernel.square ? k * k : there ? exp2(distance * kernel.scale) : 0.0f;
+          k = kernel.square > 0 ? k * k : there ? exp2(distance * kernel.scale) : 0.0f;
           sums.value += k * kernel.weight;
           pulled += k * kernel.slope;
           if (bandwidth) bandwidth[l * kThreads] += k * distance;

@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kThreads) pairs_kernel(Samples s, Sums to, dou
         for (int l = 0; l < kMost; ++l) {
           if (l >= s.bandwidths) break;
           const Kernel kernel = kernels[l];
-          k = kernel.square ? k * k : there ? exp(distance[i][j] * kernel.scale) : real(0);
+          k = kernel.square > 0 ? k * k : there ? exp(distance[i][j] * kernel.scale) : real(0);
           tile_sum += k * kernel.weight;
           pulled += k * kernel.slope;
           if (kBandwidths) tile_bandwidth[kBandwidths ? l : 0] += k * distance[i][j];

@@ -28,7 +28,7 @@ struct Sums {
 
 struct alignas(4 * sizeof(real)) Kernel {
   real scale, weight, slope;
-  int square;  // of the one before
+  real square;  // 1: of the one before
 };
 
 /// A lane per bandwidth. k = exp(scale d^2), or exp2 with `unit` log2 e.
@@ -38,7 +38,7 @@ __device__ inline void set_kernels(const Samples& s, double unit, Kernel* kernel
   const real b = s.bandwidth[l];
   const double inverse = b > 0 ? 1 / double(b) : double(NAN);
   kernels[l] = {real(-0.5 * inverse * unit), s.weight[l], real(double(s.weight[l]) * inverse),
-                l > 0 && is_half(b, s.bandwidth[l - 1])};
+                real(l > 0 && is_half(b, s.bandwidth[l - 1]))};
 }
 
 #ifndef DECALIGN_F64
