@@ -67,7 +67,7 @@ costs "gmm.cu:$((at + 1))" 3
 expect 1 "$folder/costs" '^\| mmd.cu:1 \| read \| 9 \| 3 \| \*\*not explained'
 
 report+=(--bars)
-for bar in sinkhorn mot bures sqrtm mmd moments gmm gmm-full gmm-large; do
+for bar in sinkhorn mot bures sqrtm mmd mmd-products moments gmm gmm-full gmm-large; do
   cat >"$folder/$bar" <<EOF
 {"kernel": "k_kernel", "launches": 2, "blocks": 66, "threads": 512, "dynamic_shared_bytes": 100000, \
 "distinct_read": 6880000, "distinct_written": 1720000, "flops": null, "shared_passes": 1000, "barriers": 20}
